@@ -1,1 +1,1 @@
-""""""
+"""What both services use: the contracts, the log, projections, the object store."""

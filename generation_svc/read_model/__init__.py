@@ -1,0 +1,1 @@
+"""The table of generations: its fold, its SQL, its schema."""

@@ -1,0 +1,1 @@
+"""What is written to the log: events, envelope, subjects. Other services read these too."""

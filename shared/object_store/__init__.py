@@ -1,0 +1,1 @@
+"""The bucket as a port, and S3 behind it."""

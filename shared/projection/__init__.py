@@ -1,0 +1,1 @@
+"""From the log into tables, in batches, exactly once in effect; live and by replay."""

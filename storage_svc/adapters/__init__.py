@@ -1,0 +1,1 @@
+"""Technology behind the ports: Postgres, downloads, the log."""

@@ -1,0 +1,1 @@
+"""The backlog: its fold, its SQL, its schema."""
