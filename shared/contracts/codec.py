@@ -1,0 +1,87 @@
+"""Envelopes to bytes and back; old versions are lifted to the current one while being read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Union, cast
+
+from pydantic import Discriminator, TypeAdapter, ValidationError
+
+from shared.contracts.envelope import ENVELOPES, UNKNOWN_ENVELOPE, Envelope
+from shared.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Undecodable(Refused):
+    """The bytes are not an event: they break the envelope or the contract of their type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upcast:
+    """How the data of one retired type becomes the data of the next version."""
+
+    to_type: str
+    lift: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+# By retired type. Empty: every type is at its first version.
+UPCASTERS: Mapping[str, Upcast] = {}
+
+# The union is made when the program starts, from the list of types, so no checker can read it.
+_union: Any = Union[tuple(ENVELOPES.values())]  # noqa: UP007 - `|` cannot be made from a list
+_CURRENT: TypeAdapter[Envelope] = TypeAdapter(Annotated[_union, Discriminator("type")])
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The envelope as it stands in the log."""
+    return envelope.model_dump_json(exclude_none=True).encode()
+
+
+class Codec:
+    """Reads events of any version ever written."""
+
+    def __init__(self, upcasters: Mapping[str, Upcast] = UPCASTERS) -> None:
+        self._upcasters = upcasters
+
+    def decode(self, data: bytes) -> Envelope:
+        """Read one envelope, tolerating fields that a newer writer added.
+
+        A type this version does not know is no error: its data is an `UnknownEvent`.
+
+        Raises:
+            Undecodable: not an envelope, or not what its type promises.
+        """
+        try:
+            return _CURRENT.validate_json(data, extra="ignore")
+        except ValidationError as error:
+            if (
+                error.errors(include_url=False, include_input=False)[0]["type"]
+                != "union_tag_invalid"
+            ):
+                raise Undecodable(_sentence(error)) from error
+        return self._decode_other(data)
+
+    def _decode_other(self, data: bytes) -> Envelope:
+        body = cast("dict[str, Any]", json.loads(data))
+        try:
+            if body["type"] not in self._upcasters:
+                unknown = {**body, "data": {"body": body["data"]}}
+                return UNKNOWN_ENVELOPE.model_validate_json(json.dumps(unknown), extra="ignore")
+            while upcast := self._upcasters.get(body["type"]):
+                body["data"] = upcast.lift(body["data"])
+                body["type"] = upcast.to_type
+            return _CURRENT.validate_json(json.dumps(body), extra="ignore")
+        except (ValidationError, KeyError, TypeError) as error:
+            raise Undecodable(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+    return f"{type(error).__name__}: {error}"

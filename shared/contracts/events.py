@@ -1,0 +1,261 @@
+"""Version 1 of every event: what the two services, and any other, write to the log.
+
+Strict and closed when they are made, so that nothing wrong is ever written; read tolerantly
+(`shared.contracts.codec`), so that a newer writer's extra field stops no older reader. A new
+field has a default. Any other change is a new version with an upcaster.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
+
+from shared.contracts.reasons import ReasonCode
+
+Family = Literal["generation", "storage"]
+
+# One token of a NATS subject, and one folder of an object key: nothing that either reads as syntax.
+GenerationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_@.+-]{1,128}$", min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+OutputIndex = Annotated[int, Field(ge=0, lt=1000)]
+Attempt = Annotated[int, Field(ge=1)]
+Detail = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class Fact(BaseModel):
+    """Part of an event: cannot be changed, takes no value of another type, no unknown field."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Event(Fact):
+    """Something that happened. Subclasses say what, and what it is called in the log."""
+
+    type: ClassVar[str]
+    family: ClassVar[Family]
+
+    def key(self) -> str:
+        """What tells this event from others of its type in one aggregate; part of its id."""
+        return ""
+
+
+class StoredObject(Fact):
+    """Where the bytes of one output are. Never a URL: those are made when somebody reads."""
+
+    bucket: str
+    key: str
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+class Output(Fact):
+    """One piece of media of a generation, by index; `stored` where a copy was made at once."""
+
+    index: OutputIndex
+    source_url: str
+    expires_at: AwareDatetime
+    media_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    stored: StoredObject | None = None
+
+
+class OutputFailure(Fact):
+    """Why one output could not be copied at once."""
+
+    index: OutputIndex
+    reason: ReasonCode
+    detail: Detail
+
+
+class GenerationRequested(Event):
+    """Somebody asked for a generation, and the log has it: it will be run."""
+
+    type: ClassVar[str] = "velro.generation.requested.v1"
+    family: ClassVar[Family] = "generation"
+
+    user_id: UserId
+    provider: str
+    model: str
+    input: dict[str, JsonValue]
+    idempotency_key: str | None = None
+    metadata: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+
+
+class SubmissionStarted(Event):
+    """The paid call is about to be made. Without a later event its outcome is unknown."""
+
+    type: ClassVar[str] = "velro.generation.submission_started.v1"
+    family: ClassVar[Family] = "generation"
+
+    attempt: Attempt
+
+    def key(self) -> str:
+        """One a paid call."""
+        return str(self.attempt)
+
+
+class GenerationSubmitted(Event):
+    """The provider took the work and answered with its names for it."""
+
+    type: ClassVar[str] = "velro.generation.submitted.v1"
+    family: ClassVar[Family] = "generation"
+
+    attempt: Attempt
+    request_id: str
+    status_url: str
+    response_url: str
+    cancel_url: str
+
+    def key(self) -> str:
+        """One a paid call."""
+        return str(self.attempt)
+
+
+class GenerationCompleted(Event):
+    """The media exists. Says all that storing needs, so that any service may publish it."""
+
+    type: ClassVar[str] = "velro.generation.completed.v1"
+    family: ClassVar[Family] = "generation"
+
+    user_id: UserId
+    provider: str
+    model: str
+    request_id: str | None = None
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _indexed_from_zero(self) -> Self:
+        if [output.index for output in self.outputs] != list(range(len(self.outputs))):
+            raise ValueError("outputs are listed by index, from 0, without gaps")
+        return self
+
+
+class StorageFailed(Event):
+    """The copy could not be made at once. The generation stays completed all the same."""
+
+    type: ClassVar[str] = "velro.generation.storage_failed.v1"
+    family: ClassVar[Family] = "generation"
+
+    failures: Annotated[tuple[OutputFailure, ...], Field(min_length=1)]
+
+
+class GenerationFailed(Event):
+    """The provider made no media."""
+
+    type: ClassVar[str] = "velro.generation.failed.v1"
+    family: ClassVar[Family] = "generation"
+
+    code: str
+    detail: Detail
+    retryable: bool
+    billed: bool | None = None
+
+
+class GenerationCancelled(Event):
+    """Somebody wants no result any more."""
+
+    type: ClassVar[str] = "velro.generation.cancelled.v1"
+    family: ClassVar[Family] = "generation"
+
+    reason: Detail = ""
+
+
+class MediaStored(Event):
+    """One output is in the bucket, verified."""
+
+    type: ClassVar[str] = "velro.storage.media_stored.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    attempt: Attempt
+    object: StoredObject
+    took_s: Annotated[float, Field(ge=0)]
+
+    def key(self) -> str:
+        """One an output."""
+        return str(self.index)
+
+
+class MigrationAttemptFailed(Event):
+    """One attempt to copy one output failed; `retry_at` is when the next may start."""
+
+    type: ClassVar[str] = "velro.storage.attempt_failed.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    attempt: Attempt
+    reason: ReasonCode
+    detail: Detail
+    retry_at: AwareDatetime
+
+    def key(self) -> str:
+        """One an attempt of an output."""
+        return f"{self.index}-{self.attempt}"
+
+
+class MigrationCompleted(Event):
+    """Every output of the generation is stored."""
+
+    type: ClassVar[str] = "velro.storage.completed.v1"
+    family: ClassVar[Family] = "storage"
+
+    file_count: Annotated[int, Field(ge=1)]
+    total_size_bytes: Annotated[int, Field(ge=0)]
+
+
+class MediaLost(Event):
+    """One output can never be stored: expired, gone, or refused for what it is."""
+
+    type: ClassVar[str] = "velro.storage.media_lost.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    attempt: Attempt
+    reason: ReasonCode
+    detail: Detail
+
+    def key(self) -> str:
+        """One an output."""
+        return str(self.index)
+
+
+GenerationEvent = (
+    GenerationRequested
+    | SubmissionStarted
+    | GenerationSubmitted
+    | GenerationCompleted
+    | StorageFailed
+    | GenerationFailed
+    | GenerationCancelled
+)
+StorageEvent = MediaStored | MigrationAttemptFailed | MigrationCompleted | MediaLost
+AnyEvent = GenerationEvent | StorageEvent
+
+EVENT_TYPES: tuple[type[AnyEvent], ...] = (
+    GenerationRequested,
+    SubmissionStarted,
+    GenerationSubmitted,
+    GenerationCompleted,
+    StorageFailed,
+    GenerationFailed,
+    GenerationCancelled,
+    MediaStored,
+    MigrationAttemptFailed,
+    MigrationCompleted,
+    MediaLost,
+)
