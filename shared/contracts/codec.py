@@ -31,8 +31,11 @@ class Upcast:
 UPCASTERS: Mapping[str, Upcast] = {}
 
 # The union is made when the program starts, from the list of types, so no checker can read it.
-_union: Any = Union[tuple(ENVELOPES.values())]  # noqa: UP007 - `|` cannot be made from a list
-_CURRENT: TypeAdapter[Envelope] = TypeAdapter(Annotated[_union, Discriminator("type")])
+_of_any_type: Any = Annotated[
+    Union[tuple(ENVELOPES.values())],  # noqa: UP007 - `|` cannot be made from a list
+    Discriminator("type"),
+]
+_CURRENT: TypeAdapter[Envelope] = TypeAdapter(_of_any_type)
 
 
 def encode(envelope: Envelope) -> bytes:
