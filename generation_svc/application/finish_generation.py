@@ -1,0 +1,99 @@
+"""Turn what the provider made into a completed generation, whatever storage does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from generation_svc.application.deciding import Decided
+from generation_svc.application.provider import Failed, Succeeded
+from generation_svc.application.store_outputs import store_outputs
+from generation_svc.domain.commands import Complete, Fail
+from generation_svc.domain.state import Absent, Done
+from shared.contracts.events import Output
+
+if TYPE_CHECKING:
+    from generation_svc.application.deciding import Decider
+    from generation_svc.application.provider import ProviderTraits, Result
+    from generation_svc.application.store_outputs import OutputCopier
+
+
+@dataclass(frozen=True, slots=True)
+class FinishGeneration:
+    """Records a provider's result, reported by webhook or found by polling.
+
+    Attributes:
+        budget_s: how long the user may be kept waiting for permanent URLs; 0: not at all.
+    """
+
+    decider: Decider
+    copier: OutputCopier
+    budget_s: float
+
+    async def __call__(
+        self, generation_id: str, result: Result, *, request_id: str, traits: ProviderTraits
+    ) -> Decided:
+        """Append what the result comes to. The second report of a result changes nothing.
+
+        Raises:
+            UnknownGeneration: nobody asked for it.
+            TryLater: the log could not be asked or written; report again.
+        """
+        if isinstance(result, Failed):
+            return await self._fail(generation_id, result, request_id)
+        if not result.outputs:
+            nothing = Failed(
+                code="no_media",
+                detail="the provider's answer holds no media",
+                retryable=False,
+                billed=None,
+            )
+            return await self._fail(generation_id, nothing, request_id)
+        return await self._complete(generation_id, result, request_id, traits)
+
+    async def _fail(self, generation_id: str, failed: Failed, request_id: str) -> Decided:
+        command = Fail(
+            request_id=request_id,
+            code=failed.code,
+            detail=failed.detail,
+            retryable=failed.retryable,
+            billed=failed.billed,
+        )
+        return await self.decider.handle(generation_id, command)
+
+    async def _complete(
+        self, generation_id: str, result: Succeeded, request_id: str, traits: ProviderTraits
+    ) -> Decided:
+        loaded = await self.decider.load(generation_id)
+        if isinstance(loaded.state, Done):
+            return Decided(loaded.state, (), loaded.version)
+        outputs = self._outputs(result, traits)
+        if isinstance(loaded.state, Absent):
+            return await self.decider.handle(generation_id, Complete(request_id, outputs))
+        stored = await store_outputs(
+            outputs,
+            provider=loaded.state.request.provider,
+            user_id=loaded.state.request.user_id,
+            generation_id=generation_id,
+            copier=self.copier,
+            budget_s=self.budget_s,
+        )
+        command = Complete(request_id, stored.outputs, stored.failures)
+        return await self.decider.handle(generation_id, command)
+
+    def _outputs(self, result: Succeeded, traits: ProviderTraits) -> tuple[Output, ...]:
+        # Counted from now, not from when the provider finished, which it does not say: a webhook
+        # that is delivered late makes this too late by its delay.
+        expires_at = self.decider.clock() + timedelta(seconds=traits.link_lifetime_s)
+        return tuple(
+            Output(
+                index=index,
+                source_url=output.url,
+                expires_at=output.expires_at or expires_at,
+                media_type=output.media_type,
+                width=output.width,
+                height=output.height,
+            )
+            for index, output in enumerate(result.outputs)
+        )

@@ -1,0 +1,137 @@
+"""Which events a command makes of a state. The whole policy of a generation is this table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from generation_svc.domain.commands import (
+    Cancel,
+    Command,
+    Complete,
+    Fail,
+    RecordSubmitted,
+    Request,
+    StartSubmission,
+)
+from generation_svc.domain.state import Absent, Done, Requested, Running, State, Submitting
+from shared.contracts.events import (
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    GenerationRequested,
+    GenerationSubmitted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.errors import Refused
+
+if TYPE_CHECKING:
+    from shared.contracts.events import GenerationEvent
+
+
+class IdempotencyKeyReused(Refused):
+    """The key was used for another request: send the first request again, or a new key."""
+
+
+class AlreadyFinished(Refused):
+    """The generation is completed or failed and cannot be cancelled any more."""
+
+
+class UnknownGeneration(Refused):
+    """Nobody asked for a generation with this id."""
+
+
+# One table, read from top to bottom: split up, nobody could see that it covers everything.
+def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C901, PLR0911, PLR0912
+    """What happened, given what was asked. An empty list: nothing new.
+
+    Raises:
+        IdempotencyKeyReused: another request under the same id.
+        AlreadyFinished: cancelling what is completed or failed.
+        UnknownGeneration: anything but a request for an id without events.
+    """
+    match command, state:
+        case Request(), Absent():
+            return [_requested(command)]
+        case Request(), Requested() | Submitting() | Running() | Done():
+            if state.request != _requested(command):
+                raise IdempotencyKeyReused(
+                    "this Idempotency-Key belongs to a request with another body; "
+                    "send that body again, or this one with a new key"
+                )
+            return []
+
+        case _, Absent():
+            raise UnknownGeneration("there is no generation with this id")
+
+        case StartSubmission(attempt=1), Requested():
+            return [SubmissionStarted(attempt=1)]
+        case StartSubmission(attempt=attempt), Submitting() if attempt == state.attempt + 1:
+            return [SubmissionStarted(attempt=attempt)]
+        case StartSubmission(), Requested() | Submitting() | Running() | Done():
+            return []  # somebody else announced it: the call is theirs to make
+
+        case RecordSubmitted(attempt=attempt), Submitting() if attempt == state.attempt:
+            return [_submitted(command)]
+        case RecordSubmitted(), Requested() | Submitting() | Running() | Done():
+            return []  # a later attempt is under way, or the webhook was faster
+
+        case Complete(), Requested() | Submitting() | Running():
+            return _completed(command, state)
+        case Complete(), Done():
+            return []  # the webhook and the poll both report; the second changes nothing
+
+        case Fail(request_id=str() as failed), Running() if failed != state.submitted.request_id:
+            return []  # an earlier paid call failed late; the one that counts is still running
+        case Fail(), Requested() | Submitting() | Running():
+            return [
+                GenerationFailed(
+                    code=command.code,
+                    detail=command.detail[:2000],
+                    retryable=command.retryable,
+                    billed=command.billed,
+                )
+            ]
+        case Fail(), Done():
+            return []
+
+        case Cancel(), Requested() | Submitting() | Running():
+            return [GenerationCancelled(reason=command.reason)]
+        case Cancel(), Done(outcome=GenerationCancelled()):
+            return []
+        case Cancel(), Done():
+            raise AlreadyFinished("the generation is finished and cannot be cancelled any more")
+
+
+def _requested(command: Request) -> GenerationRequested:
+    return GenerationRequested(
+        user_id=command.user_id,
+        provider=command.provider,
+        model=command.model,
+        input=dict(command.input),
+        idempotency_key=command.idempotency_key,
+        metadata=dict(command.metadata),
+    )
+
+
+def _submitted(command: RecordSubmitted) -> GenerationSubmitted:
+    return GenerationSubmitted(
+        attempt=command.attempt,
+        request_id=command.request_id,
+        status_url=command.status_url,
+        response_url=command.response_url,
+        cancel_url=command.cancel_url,
+    )
+
+
+def _completed(command: Complete, state: Requested | Submitting | Running) -> list[GenerationEvent]:
+    completed = GenerationCompleted(
+        user_id=state.request.user_id,
+        provider=state.request.provider,
+        model=state.request.model,
+        request_id=command.request_id,
+        outputs=command.outputs,
+    )
+    if not command.failures:
+        return [completed]
+    return [completed, StorageFailed(failures=command.failures)]
