@@ -1,0 +1,1 @@
+"""Work taken from the log: a durable consumer on FastStream, delivery policy, dead letters."""

@@ -1,0 +1,214 @@
+"""What becomes of one delivered message: done, again later, or a dead letter."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import nats.errors
+import structlog
+
+from generation_svc.adapters.nats_runner.dead_letters import DeadLetter
+from shared.contracts.codec import Undecodable
+from shared.contracts.events import GenerationRequested
+from shared.errors import Refused, TryLater, VelroError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from faststream.nats import NatsMessage
+
+    from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
+    from shared.contracts.codec import Codec
+
+log = structlog.get_logger()
+
+
+class ShuttingDown(TryLater):
+    """The service is stopping; the run goes on where it is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """How long work is held and how often it is tried.
+
+    Attributes:
+        ack_wait_s: a message not heard of for so long is delivered again; a third of it is the
+            beat in which running work says that it is alive.
+        max_deliveries: deliveries before the work becomes a dead letter.
+    """
+
+    ack_wait_s: float = 30.0
+    max_deliveries: int = 10
+
+    def redelivery_delay_s(self, deliveries: int) -> float:
+        """How long to wait before the next delivery: 2 s, 4 s, 8 s … at most five minutes."""
+        return float(min(300, 2**deliveries))
+
+
+@dataclass(slots=True)
+class _Job:
+    generation_id: str
+    position: int
+    messages: list[NatsMessage]
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """Runs the work that messages ask for, one job a generation, and answers every message.
+
+    A job belongs to this object and not to the subscription that delivered it: a subscription
+    that has to be built again ends no paid call in the middle.
+    """
+
+    run: Callable[[str], Awaitable[None]]
+    codec: Codec
+    dead_letters: DeadLetters
+    policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+    _jobs: dict[str, _Job] = field(default_factory=dict[str, _Job])
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are running."""
+        return len(self._jobs)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; the one place where a run may be interrupted by a shutdown.
+
+        Raises:
+            ShuttingDown: the service stops now.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise ShuttingDown("the service is shutting down")
+
+    async def drain(self, deadline_s: float) -> None:
+        """Let every job come to its next pause, for so long at the most."""
+        self._stopping.set()
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=deadline_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def on_event(self, message: NatsMessage) -> None:
+        """A message of the log: a request starts a job, everything else is somebody else's."""
+        try:
+            envelope = self.codec.decode(message.raw_message.data)
+        except Undecodable as error:
+            # Its aggregate cannot be loaded either, so nothing can run; projections park it.
+            log.warning("event_undecodable", subject=message.raw_message.subject, why=str(error))
+            await self._answer(message, message.reject)
+            return
+        if isinstance(envelope.data, GenerationRequested):
+            await self._start(envelope.subject, message)
+        else:
+            await self._answer(message, message.ack)
+
+    async def on_retry(self, message: NatsMessage) -> None:
+        """A retry that a person asked for."""
+        await self._start(message.raw_message.subject.rpartition(".")[2], message)
+
+    async def _start(self, generation_id: str, message: NatsMessage) -> None:
+        if self._stopping.is_set():
+            await self._answer(message, message.nack)
+            return
+        job = self._jobs.get(generation_id)
+        if job is None:
+            position = message.raw_message.metadata.sequence.stream
+            job = _Job(generation_id, position, [message])
+            self._jobs[generation_id] = job
+            job.task = asyncio.create_task(self._work(job), name=f"run {generation_id}")
+        else:
+            job.messages.append(message)  # delivered again while it runs: answered at its end
+        assert job.task is not None
+        await asyncio.shield(job.task)
+
+    async def _work(self, job: _Job) -> None:
+        beat = asyncio.create_task(self._say_alive(job), name=f"alive {job.generation_id}")
+        try:
+            await self._settle(job)
+        finally:
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+            del self._jobs[job.generation_id]
+
+    async def _settle(self, job: _Job) -> None:
+        deliveries = job.messages[0].raw_message.metadata.num_delivered
+        if deliveries > self.policy.max_deliveries:
+            unsettled = Refused(
+                f"delivered {deliveries} times and never settled: "
+                "it ends the process that runs it, or never comes to an end"
+            )
+            await self._give_up(job, deliveries, unsettled)
+            return
+        try:
+            await self.run(job.generation_id)
+        except ShuttingDown:
+            await self._again(job, delay_s=0)
+        except Refused as error:
+            await self._give_up(job, deliveries, error)
+        except Exception as error:
+            if not isinstance(error, VelroError):
+                log.exception("run_broke", generation_id=job.generation_id)
+            if deliveries >= self.policy.max_deliveries:
+                await self._give_up(job, deliveries, error)
+                return
+            delay_s = self.policy.redelivery_delay_s(deliveries)
+            log.warning(
+                "run_interrupted",
+                generation_id=job.generation_id,
+                deliveries=deliveries,
+                again_in_s=delay_s,
+                why=str(error),
+            )
+            await self._again(job, delay_s=delay_s)
+        else:
+            for message in job.messages:
+                await self._answer(message, message.ack)
+
+    async def _again(self, job: _Job, *, delay_s: float) -> None:
+        for message in job.messages:
+            await self._answer(message, lambda message=message: message.nack(delay=delay_s))
+
+    async def _give_up(self, job: _Job, deliveries: int, error: Exception) -> None:
+        letter = DeadLetter(
+            generation_id=job.generation_id,
+            position=job.position,
+            deliveries=deliveries,
+            reason=type(error).__name__,
+            detail=str(error),
+            at=datetime.now(UTC),
+        )
+        try:
+            await self.dead_letters.park(letter)
+        except (nats.errors.Error, TimeoutError) as unparked:
+            # Not rejected before it is parked: the next delivery comes here again.
+            log.warning("dead_letter_not_kept", generation_id=job.generation_id, why=str(unparked))
+            await self._again(job, delay_s=self.policy.redelivery_delay_s(deliveries))
+            return
+        log.error("dead_letter", **letter.model_dump(mode="json"))
+        for message in job.messages:
+            await self._answer(message, message.reject)
+
+    async def _say_alive(self, job: _Job) -> None:
+        while True:
+            await asyncio.sleep(self.policy.ack_wait_s / 3)
+            for message in job.messages:
+                await self._answer(message, message.in_progress)
+
+    async def _answer(self, message: NatsMessage, answer: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await answer()
+        except nats.errors.Error as error:
+            # An answer that is lost is a redelivery, and a redelivery of done work is nothing.
+            log.info("answer_lost", subject=message.raw_message.subject, why=str(error))

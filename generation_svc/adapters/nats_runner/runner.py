@@ -1,0 +1,260 @@
+"""Keeps the subscription to the log alive, whatever NATS does, and says how it fares."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+import nats.errors
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from nats.js.api import AckPolicy as ConsumerAck
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from shared.messaging.jetstream import ensure_consumer, jetstream_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from faststream.nats import NatsMessage
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+    from nats.js.api import ConsumerInfo
+
+    from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
+    from generation_svc.adapters.nats_runner.delivery import Deliveries
+    from shared.contracts.subjects import Subjects
+
+log = structlog.get_logger()
+
+DURABLE = "generation-runner"
+RETRY_DURABLE = "generation-runner-retry"
+
+# What NATS going away, coming back, refusing or forgetting looks like from here.
+BROKEN = (nats.errors.Error, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """How the runner subscribes.
+
+    Attributes:
+        max_workers: generations run at once in this process.
+        check_every_s: the beat in which connection and consumers are looked at.
+        disconnected_for_s: a connection that stays away longer is given up and made anew.
+        stalled_for_s: messages wait, workers are free and nothing comes: subscribe anew.
+    """
+
+    servers: str
+    stream: str
+    max_workers: int = 64
+    check_every_s: float = 1.0
+    disconnected_for_s: float = 10.0
+    stalled_for_s: float = 30.0
+
+
+@dataclass(slots=True)
+class RunnerHealth:
+    """What is known of the runner now. `problem` is None while it takes work."""
+
+    problem: str | None = "not started"
+    waiting: int = 0
+    settled_up_to: int = 0
+
+
+@dataclass(slots=True)
+class Runner:
+    """Subscribes, watches the subscription, and subscribes again when it has died.
+
+    FastStream's own reconnecting is not enough: an authentication error ends it for good, and a
+    consumer that was deleted on the server is polled for ever without a word.
+    """
+
+    settings: RunnerSettings
+    subjects: Subjects
+    deliveries: Deliveries
+    dead_letters: DeadLetters
+    health: RunnerHealth = field(default_factory=RunnerHealth)
+    _delivered: int = 0
+    _delivered_at: float = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Take work until told to stop."""
+        failures = 0
+        while not stopping.is_set():
+            try:
+                async with self._subscribed() as jetstream:
+                    failures = 0
+                    self.health.problem = None
+                    log.info("runner_subscribed", durable=DURABLE)
+                    await self._watch(jetstream, stopping)
+            except BROKEN as error:
+                failures += 1
+                self.health.problem = f"{type(error).__name__}: {error}"
+                log.warning("runner_without_log", why=self.health.problem, failures=failures)
+            if not stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(10.0, 0.25 * 2 ** min(failures, 6))):
+                        await stopping.wait()
+        self.health.problem = "stopped"
+
+    @contextlib.asynccontextmanager
+    async def _subscribed(self) -> AsyncGenerator[JetStreamContext]:
+        broker = NatsBroker(
+            self.settings.servers,
+            name=DURABLE,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ack_policy=AckPolicy.MANUAL,
+            graceful_timeout=None,  # jobs are drained by their owner
+            apply_types=False,
+            logger=None,
+            decoder=_whole_message,
+        )
+        try:
+            async with asyncio.timeout(10):
+                connection = await broker.connect()
+                jetstream = jetstream_of(connection)
+                await self._ensure_consumers(jetstream)
+                subscribers = [
+                    self._subscriber(broker, self.settings.stream, DURABLE),
+                    self._subscriber(broker, self.dead_letters.retry_stream, RETRY_DURABLE),
+                ]
+                await broker.start()
+                for subscriber in subscribers:
+                    _be_patient(subscriber)
+            yield jetstream
+        finally:
+            with contextlib.suppress(*BROKEN):
+                async with asyncio.timeout(10):
+                    await broker.stop()
+
+    def _subscriber(self, broker: NatsBroker, stream: str, durable: str) -> Any:  # noqa: ANN401 - FastStream does not export the class
+        retry = durable == RETRY_DURABLE
+        subscriber = broker.subscriber(
+            self.dead_letters.retry_subjects if retry else self.subjects.every("generation"),
+            stream=JStream(stream, declare=False),
+            durable=durable,
+            # One message a pull: a message that is pulled and has no worker yet would wait
+            # without a sign of life, and be delivered a second time.
+            pull_sub=PullSub(batch_size=1, timeout=5.0),
+            max_workers=self.settings.max_workers,
+            ack_policy=AckPolicy.MANUAL,
+        )
+        subscriber(self.deliveries.on_retry if retry else self.deliveries.on_event)
+        return subscriber
+
+    async def _ensure_consumers(self, jetstream: JetStreamContext) -> None:
+        """Create the durables, or bring an older one's settings up to date."""
+        # A durable that was deleted starts again where this process last saw it; at the log's
+        # first event otherwise: requests that are done are loaded, found done, and left alone.
+        start_at: int | None = self.health.settled_up_to + 1
+        deliver_from: DeliverPolicy | None = DeliverPolicy.BY_START_SEQUENCE
+        with contextlib.suppress(NotFoundError):
+            existing = (await jetstream.consumer_info(self.settings.stream, DURABLE)).config
+            start_at, deliver_from = existing.opt_start_seq, existing.deliver_policy
+        await ensure_consumer(
+            jetstream,
+            self.settings.stream,
+            ConsumerConfig(
+                durable_name=DURABLE,
+                filter_subject=self.subjects.every("generation"),
+                deliver_policy=deliver_from,
+                opt_start_seq=start_at,
+                **self._common(),
+            ),
+        )
+        await ensure_consumer(
+            jetstream,
+            self.dead_letters.retry_stream,
+            ConsumerConfig(
+                durable_name=RETRY_DURABLE,
+                filter_subject=self.dead_letters.retry_subjects,
+                **self._common(),
+            ),
+        )
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "ack_policy": ConsumerAck.EXPLICIT,
+            "ack_wait": self.deliveries.policy.ack_wait_s,
+            "max_deliver": -1,  # giving up is the delivery policy's, with a dead letter
+            "max_ack_pending": 10_000,
+        }
+
+    async def _watch(self, jetstream: JetStreamContext, stopping: asyncio.Event) -> None:
+        """Return when the subscription is no longer worth having, or it is time to stop."""
+        heard_at = monotonic()
+        self._delivered_at = heard_at
+        while not stopping.is_set():
+            try:
+                info = await jetstream.consumer_info(self.settings.stream, DURABLE, timeout=2)
+                await jetstream.consumer_info(
+                    self.dead_letters.retry_stream, RETRY_DURABLE, timeout=2
+                )
+            except NotFoundError:
+                log.warning("consumer_gone", durable=DURABLE)
+                self.health.problem = "its consumer was deleted on the server"
+                return
+            except BROKEN as error:
+                self.health.problem = f"no answer from the log: {type(error).__name__}"
+                if monotonic() - heard_at > self.settings.disconnected_for_s:
+                    raise
+            else:
+                heard_at = monotonic()
+                self.health.problem = None
+                if self._stalled(info):
+                    log.warning("consumer_stalled", durable=DURABLE, waiting=info.num_pending)
+                    self.health.problem = "messages wait and none is delivered"
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.check_every_s):
+                    await stopping.wait()
+
+    def _stalled(self, info: ConsumerInfo) -> bool:
+        delivered = info.delivered.consumer_seq if info.delivered else 0
+        self.health.waiting = info.num_pending or 0
+        self.health.settled_up_to = info.ack_floor.stream_seq if info.ack_floor else 0
+        free = self.settings.max_workers - self.deliveries.running
+        if delivered != self._delivered or not info.num_pending or free <= 0:
+            self._delivered, self._delivered_at = delivered, monotonic()
+        return monotonic() - self._delivered_at > self.settings.stalled_for_s
+
+
+async def _whole_message(message: NatsMessage) -> NatsMessage:
+    """Hand the message itself to the handler: it decodes, and answers when the work is done."""
+    return message
+
+
+class _PatientSubscription:
+    """A pull subscription that waits after an error.
+
+    FastStream pulls in a loop that swallows errors: on a closed connection or a deleted consumer
+    that loop never yields, and freezes the process.
+    """
+
+    def __init__(self, inner: JetStreamContext.PullSubscription, wait_s: float = 0.5) -> None:
+        self._inner = inner
+        self._wait_s = wait_s
+
+    async def fetch(self, *, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109 - FastStream's call
+        try:
+            return await self._inner.fetch(batch=batch, timeout=timeout)
+        except nats.errors.TimeoutError:
+            raise  # nothing came within the pull's own time: that was wait enough
+        except nats.errors.Error:
+            await asyncio.sleep(self._wait_s)
+            raise
+
+    async def unsubscribe(self) -> None:
+        await self._inner.unsubscribe()
+
+
+def _be_patient(subscriber: Any) -> None:  # noqa: ANN401 - FastStream does not export the class
+    inner = cast("JetStreamContext.PullSubscription", subscriber.subscription)
+    subscriber.subscription = _PatientSubscription(inner)
