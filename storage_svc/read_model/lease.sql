@@ -1,0 +1,93 @@
+-- name: promote(now, max_rows)!
+-- Make ready what has waited long enough for its next attempt.
+update backlog set ready = true
+from (
+    select generation_id, output_index
+    from backlog
+    where state = 'pending' and not ready and next_attempt_at <= :now
+    order by next_attempt_at
+    limit :max_rows
+    for update skip locked
+) as due
+where backlog.generation_id = due.generation_id and backlog.output_index = due.output_index;
+
+-- name: lease_living(now, until, owner, closed_hosts, max_rows)
+-- Take what dies soonest and still lives. A lease that ran out is taken over.
+with due as (
+    select generation_id, output_index
+    from backlog
+    where state = 'pending' and ready and deadline > :now
+        and (lease_until is null or lease_until <= :now)
+        and source_host <> all(:closed_hosts::text[])
+    order by deadline, turn
+    limit :max_rows
+    for update skip locked
+)
+update backlog set lease_owner = :owner, lease_until = :until
+from due
+where backlog.generation_id = due.generation_id and backlog.output_index = due.output_index
+returning
+    backlog.generation_id, backlog.output_index, backlog.user_id, backlog.provider,
+    backlog.source_url, backlog.source_host, backlog.dies_at, backlog.deadline, backlog.turn,
+    backlog.attempts;
+
+-- name: lease_dead(now, until, owner, closed_hosts, max_rows)
+-- Take what should be dead by now, the youngest death first: some links outlive their promise.
+with due as (
+    select generation_id, output_index
+    from backlog
+    where state = 'pending' and ready and deadline <= :now
+        and (lease_until is null or lease_until <= :now)
+        and source_host <> all(:closed_hosts::text[])
+    order by deadline desc, turn desc
+    limit :max_rows
+    for update skip locked
+)
+update backlog set lease_owner = :owner, lease_until = :until
+from due
+where backlog.generation_id = due.generation_id and backlog.output_index = due.output_index
+returning
+    backlog.generation_id, backlog.output_index, backlog.user_id, backlog.provider,
+    backlog.source_url, backlog.source_host, backlog.dies_at, backlog.deadline, backlog.turn,
+    backlog.attempts;
+
+-- name: lease_one(now, until, owner, generation_id)
+-- Take the outputs of one generation that are not stored, whatever they wait for: a person asks.
+with wanted as (
+    select generation_id, output_index
+    from backlog
+    where generation_id = :generation_id and state = 'pending'
+        and (lease_until is null or lease_until <= :now)
+    order by output_index
+    for update skip locked
+)
+update backlog set lease_owner = :owner, lease_until = :until
+from wanted
+where backlog.generation_id = wanted.generation_id
+    and backlog.output_index = wanted.output_index
+returning
+    backlog.generation_id, backlog.output_index, backlog.user_id, backlog.provider,
+    backlog.source_url, backlog.source_host, backlog.dies_at, backlog.deadline, backlog.turn,
+    backlog.attempts;
+
+-- name: renew(owner, until, generation_ids, output_indexes)
+-- Hold these leases longer; answers with those that are still ours.
+update backlog set lease_until = :until
+from unnest(:generation_ids::text[], :output_indexes::integer[]) as held (generation_id, output_index)
+where backlog.generation_id = held.generation_id and backlog.output_index = held.output_index
+    and backlog.lease_owner = :owner
+returning backlog.generation_id, backlog.output_index;
+
+-- name: give_back(owner, generation_ids, output_indexes)!
+-- Let somebody else take these at once.
+update backlog set lease_owner = null, lease_until = null
+from unnest(:generation_ids::text[], :output_indexes::integer[]) as held (generation_id, output_index)
+where backlog.generation_id = held.generation_id and backlog.output_index = held.output_index
+    and backlog.lease_owner = :owner;
+
+-- name: next_due()$
+-- When something can be taken next without any news: an attempt becomes due, or a lease runs out.
+select least(
+    (select min(next_attempt_at) from backlog where state = 'pending' and not ready),
+    (select min(lease_until) from backlog where lease_until is not null)
+);

@@ -1,0 +1,90 @@
+-- name: load(generation_ids)
+-- The outputs of these generations, in order.
+select
+    generation_id, output_index, position, user_id, provider, source_url, dies_at, turn, state,
+    attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256,
+    media_type, took_s, settled_at
+from backlog
+where generation_id = any(:generation_ids::text[])
+order by generation_id, output_index;
+
+-- name: save(generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at, turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256, media_type, took_s, settled_at)!
+-- Write outputs as they are now. A row without a turn is new and takes the next one of its user.
+-- What changes nothing is not written; a new outcome ends the lease that brought it.
+insert into backlog (
+    generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
+    turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
+    size_bytes, sha256, media_type, took_s, settled_at, ready
+)
+select
+    generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
+    coalesce(
+        turn,
+        coalesce(
+            (
+                select max(earlier.turn) + 1
+                from backlog as earlier
+                where earlier.user_id = written.user_id
+                    and earlier.deadline = date_bin(
+                        interval '1 second',
+                        written.dies_at,
+                        timestamptz '2000-01-01 00:00:00+00'
+                    )
+            ),
+            0
+        )
+        + row_number() over (
+            partition by
+                turn is null,
+                user_id,
+                date_bin(
+                    interval '1 second', dies_at, timestamptz '2000-01-01 00:00:00+00'
+                )
+            order by position, output_index
+        )
+        - 1
+    ),
+    state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
+    size_bytes, sha256, media_type, took_s, settled_at,
+    state = 'pending' and attempts = 0
+from unnest(
+    :generation_id::text[], :output_index::integer[], :position::bigint[], :user_id::text[],
+    :provider::text[], :source_url::text[], :source_host::text[], :dies_at::timestamptz[],
+    :turn::bigint[], :state::text[], :attempts::integer[], :next_attempt_at::timestamptz[],
+    :reason::text[], :detail::text[], :failed_at::timestamptz[], :bucket::text[],
+    :object_key::text[], :size_bytes::bigint[], :sha256::text[], :media_type::text[],
+    :took_s::double precision[], :settled_at::timestamptz[]
+) as written (
+    generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
+    turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
+    size_bytes, sha256, media_type, took_s, settled_at
+)
+on conflict on constraint one_row_per_output do update set
+    state = excluded.state,
+    attempts = excluded.attempts,
+    next_attempt_at = excluded.next_attempt_at,
+    reason = excluded.reason,
+    detail = excluded.detail,
+    failed_at = excluded.failed_at,
+    bucket = excluded.bucket,
+    object_key = excluded.object_key,
+    size_bytes = excluded.size_bytes,
+    sha256 = excluded.sha256,
+    media_type = excluded.media_type,
+    took_s = excluded.took_s,
+    settled_at = excluded.settled_at,
+    ready = case
+        when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
+            then backlog.ready
+        else false
+    end,
+    lease_owner = case
+        when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
+            then backlog.lease_owner
+    end,
+    lease_until = case
+        when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
+            then backlog.lease_until
+    end
+where (backlog.state, backlog.attempts, backlog.reason, backlog.detail)
+    is distinct from (excluded.state, excluded.attempts, excluded.reason, excluded.detail);
