@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
 from typing import Annotated
 
@@ -55,6 +56,9 @@ def main(  # noqa: PLR0917 - typer makes options of them, which have names
     async def run() -> None:
         sandbox = Sandbox(SandboxSettings(data=data, key=SecretStr(key)))
         server = SandboxServer(server_config(sandbox, tls), sandbox.stopping, listening)
+        loop = asyncio.get_running_loop()
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop, server.stop)
         await server.serve(sockets=[listener])
 
     try:

@@ -113,7 +113,10 @@ class RunningSandbox:
 
 
 class SandboxServer(uvicorn.Server):
-    """uvicorn, which says when it listens, and releases answers that wait before it drains."""
+    """uvicorn, which says when it listens, and releases answers that wait before it drains.
+
+    Signals are left to the program around it: set `should_exit` to stop.
+    """
 
     def __init__(
         self, config: uvicorn.Config, stopping: asyncio.Event, listening: Callable[[], None]
@@ -132,12 +135,13 @@ class SandboxServer(uvicorn.Server):
         self._stopping.set()
         await super().shutdown(sockets)
 
-
-class _GuestServer(SandboxServer):
-    """Inside somebody else's program, whose signals are not ours."""
+    def stop(self) -> None:
+        """Begin to shut down; `serve` returns when that is done."""
+        self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
+        """Capture none. uvicorn would raise them again, past whatever is to be cleared away."""
         yield
 
 
@@ -179,7 +183,7 @@ async def running_sandbox(
     listener = listen(port)
     url = address_of(listener, tls, "localhost" if tls else None)
     listening = asyncio.Event()
-    server = _GuestServer(server_config(sandbox, tls), sandbox.stopping, listening.set)
+    server = SandboxServer(server_config(sandbox, tls), sandbox.stopping, listening.set)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     started = asyncio.create_task(listening.wait())
     try:
@@ -190,5 +194,5 @@ async def running_sandbox(
         yield RunningSandbox(url, sandbox)
     finally:
         started.cancel()
-        server.should_exit = True
+        server.stop()
         await serving
