@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NewType, Protocol
 from shared.errors import Conflict, Refused, TryLater, VelroError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from shared.contracts.envelope import Envelope, Recorded
     from shared.contracts.events import Family
@@ -18,6 +18,9 @@ ExpectedVersion = NewType("ExpectedVersion", int)
 
 NOTHING_YET = ExpectedVersion(0)
 """The decision was made on an aggregate without events."""
+
+MAX_BATCH_EVENTS = 1000
+"""As many events can be appended all or none: the server's limit for one atomic batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,39 @@ class History:
 
     events: tuple[Recorded, ...]
     version: ExpectedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What `append_all` adds to one aggregate: all of its events, or none of them.
+
+    Attributes:
+        expected: the aggregate's version before; None: whatever is there.
+    """
+
+    family: Family
+    generation_id: str
+    events: tuple[Envelope, ...]
+    expected: ExpectedVersion | None = NOTHING_YET
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of the next additions, in the order they were given.
+
+    Attributes:
+        additions: how many additions this speaks of.
+        position: of the last event written; 0 where none was.
+        events_written: how many events are new in the log.
+        events_there_before: how many the log had already, from an earlier run.
+        conflicts: additions that were left out, because their aggregate has other events.
+    """
+
+    additions: int
+    position: int
+    events_written: int
+    events_there_before: int
+    conflicts: tuple[Addition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +106,14 @@ class EventTooLarge(Refused):
     """An event is over the server's size limit; nothing was written."""
 
 
+class AppendTooLong(Refused):
+    """More events than can be appended all or none; nothing was written."""
+
+
+class AppendRefused(Refused):
+    """The server refuses the events for a reason that repeating does not change."""
+
+
 class CorruptRecord(Refused):
     """An event in the log cannot be decoded. The message names its position and subject."""
 
@@ -91,12 +135,32 @@ class EventLog(Protocol):
     ) -> Appended:
         """Append events to one aggregate, all or none. `expected` None: whatever is there.
 
+        Events are known by their ids. Where the log has every one of them already, whatever was
+        expected, the answer is a duplicate and not a conflict: a repeat after an unknown outcome
+        learns that the first try got through. Without an expected version that holds only inside
+        the server's duplicate window.
+
         Raises:
             VersionConflict: load again and decide again.
             LogUnavailable: nothing was written.
             LogFull: nothing was written.
+            LogMismatch: the subject belongs to another stream, or batches are turned off.
             AppendOutcomeUnknown: perhaps written; repeating is safe.
             EventTooLarge: nothing was written.
+            AppendTooLong: over `MAX_BATCH_EVENTS`; nothing was written.
+            AppendRefused: nothing was written.
+        """
+        ...
+
+    def append_all(self, additions: AsyncIterable[Addition]) -> AsyncGenerator[Added, None]:
+        """Append to many aggregates, for bulk import: each addition all or none.
+
+        Repeating the same additions writes nothing twice, so an import that was cut off is
+        started again from anywhere before the cut. Additions that meet a conflict are reported
+        and left out, the others are written. Close the generator (`contextlib.aclosing`).
+
+        Raises:
+            The same as `append`, but VersionConflict, for the additions of one step.
         """
         ...
 
@@ -109,14 +173,19 @@ class EventLog(Protocol):
         """
         ...
 
-    def read(self, *, after: int, until: int | None = None) -> AsyncIterator[Sequence[RawRecord]]:
+    def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
         """Records after a position, in order, in batches; for ever, or up to `until` inclusive.
 
-        A batch is what is there: up to 2,000 records, or fewer after 20 ms of waiting for more.
-        Survives restarts of the server by going on where it was.
+        Batches are full (2,000 records) while there is more to read, and what is there at the
+        log's end, no more often than every 20 ms. No record is left out: survives restarts of
+        the server by going on where it was, and raises where it cannot. Close the generator
+        (`contextlib.aclosing`), so that the server's side goes too.
 
         Raises:
-            LogUnavailable: the stream is gone, or no answer for longer than the deadline.
+            LogUnavailable: the stream is gone, or no answer for longer than the patience.
+            LogMismatch: the log ends before `after`, begins after it, or was made anew meanwhile.
         """
         ...
 
