@@ -1,0 +1,1 @@
+"""Providers, each behind the port in `generation_svc.application.provider`."""
