@@ -85,6 +85,19 @@ from unnest(:generation_ids::text[], :output_indexes::integer[]) as held (genera
 where backlog.generation_id = held.generation_id and backlog.output_index = held.output_index
     and backlog.lease_owner = :owner;
 
+-- name: release(reason, failed_before, max_rows)!
+-- Make ready, before its time, what failed for one reason that is no reason any more.
+update backlog set ready = true
+from (
+    select generation_id, output_index
+    from backlog
+    where state = 'pending' and not ready and reason = :reason and failed_at < :failed_before
+    order by deadline
+    limit :max_rows
+    for update skip locked
+) as back
+where backlog.generation_id = back.generation_id and backlog.output_index = back.output_index;
+
 -- name: next_due()$
 -- When something can be taken next without any news: an attempt becomes due, or a lease runs out.
 select least(

@@ -9,6 +9,9 @@ import aiosql
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+    AnyConnection = Connection[Record] | PoolConnectionProxy[Record]
 
 HERE = Path(__file__).parent
 
@@ -23,16 +26,16 @@ class Queries:
         )
 
     async def rows(
-        self, connection: Connection[Record], name: str, **parameters: object
+        self, connection: AnyConnection, name: str, **parameters: object
     ) -> list[Record]:
         """All rows of a query."""
         return [row async for row in getattr(self._queries, name)(connection, **parameters)]
 
-    async def value(self, connection: Connection[Record], name: str, **parameters: object) -> Any:  # noqa: ANN401 - a column of any type
+    async def value(self, connection: AnyConnection, name: str, **parameters: object) -> Any:  # noqa: ANN401 - a column of any type
         """The one value of a query that is marked `$`."""
         return await getattr(self._queries, name)(connection, **parameters)
 
-    async def run(self, connection: Connection[Record], name: str, **parameters: object) -> int:
+    async def run(self, connection: AnyConnection, name: str, **parameters: object) -> int:
         """Run a statement that is marked `!`; how many rows it changed."""
         status: str = await getattr(self._queries, name)(connection, **parameters)
         return int(status.rsplit(" ", 1)[-1])

@@ -66,6 +66,10 @@ create index backlog_by_deadline on backlog (deadline, turn) where state = 'pend
 -- What becomes ready next.
 create index backlog_waiting on backlog (next_attempt_at) where state = 'pending' and not ready;
 
+-- What may go on when the reason of its failure has gone.
+create index backlog_waiting_by_reason on backlog (reason, deadline)
+where state = 'pending' and not ready;
+
 create index backlog_leased on backlog (lease_until) where lease_until is not null;
 
 create index backlog_turns on backlog (user_id, deadline, turn);

@@ -1,0 +1,143 @@
+"""The backlog in Postgres: leases as rows, taken with `for update skip locked`."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
+from storage_svc.read_model.queries import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from asyncpg import Pool, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+    from shared.contracts.reasons import ReasonCode
+
+# So many rows become ready in one statement: a burst of retries is made ready in a few, and no
+# statement holds locks for long.
+_PROMOTED_AT_ONCE = 2_000
+
+
+class PostgresBacklog:
+    """A `Backlog` over the tables that the projection fills.
+
+    Args:
+        pool: its connections find the read model's schema by their search path.
+    """
+
+    def __init__(self, pool: Pool[Record]) -> None:
+        self._pool = pool
+        self._queries = Queries("lease.sql")
+
+    async def lease(
+        self,
+        *,
+        owner: str,
+        now: datetime,
+        until: datetime,
+        max_rows: int,
+        closed_hosts: Collection[str] = (),
+    ) -> list[Lease]:
+        """Take outputs that are due; see the port."""
+        wanted = {"owner": owner, "now": now, "until": until, "closed_hosts": list(closed_hosts)}
+        async with self._connection() as connection:
+            await self._queries.run(connection, "promote", now=now, max_rows=_PROMOTED_AT_ONCE)
+            rows = await self._queries.rows(connection, "lease_living", **wanted, max_rows=max_rows)
+            living = [_lease(row) for row in sorted(rows, key=_order)]
+            if len(living) == max_rows:
+                return living
+            rows = await self._queries.rows(
+                connection, "lease_dead", **wanted, max_rows=max_rows - len(living)
+            )
+            return living + [_lease(row) for row in sorted(rows, key=_order)[::-1]]
+
+    async def lease_generation(
+        self, generation_id: str, *, owner: str, now: datetime, until: datetime
+    ) -> list[Lease]:
+        """Take what is pending of one generation; see the port."""
+        async with self._connection() as connection:
+            rows = await self._queries.rows(
+                connection,
+                "lease_one",
+                generation_id=generation_id,
+                owner=owner,
+                now=now,
+                until=until,
+            )
+        return [_lease(row) for row in sorted(rows, key=lambda row: int(row["output_index"]))]
+
+    async def renew(
+        self, refs: Iterable[OutputRef], *, owner: str, until: datetime
+    ) -> set[OutputRef]:
+        """Hold leases longer; see the port."""
+        async with self._connection() as connection:
+            rows = await self._queries.rows(
+                connection, "renew", owner=owner, until=until, **_columns(refs)
+            )
+        return {OutputRef(row["generation_id"], row["output_index"]) for row in rows}
+
+    async def give_back(self, refs: Iterable[OutputRef], *, owner: str) -> None:
+        """Let somebody else take them; see the port."""
+        async with self._connection() as connection:
+            await self._queries.run(connection, "give_back", owner=owner, **_columns(refs))
+
+    async def release(
+        self, reasons: Sequence[ReasonCode], *, failed_before: datetime, max_rows: int
+    ) -> int:
+        """Make due what waits for these reasons; see the port."""
+        released = 0
+        async with self._connection() as connection:
+            for reason in reasons:
+                released += await self._queries.run(
+                    connection,
+                    "release",
+                    reason=reason.value,
+                    failed_before=failed_before,
+                    max_rows=max_rows - released,
+                )
+        return released
+
+    async def next_due(self) -> datetime | None:
+        """When something can be taken without any news; see the port."""
+        async with self._connection() as connection:
+            due: datetime | None = await self._queries.value(connection, "next_due")
+        return due
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[PoolConnectionProxy[Record]]:
+        try:
+            async with self._pool.acquire() as connection:
+                yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _order(row: Record) -> tuple[datetime, int]:
+    return (row["deadline"], row["turn"])
+
+
+def _lease(row: Record) -> Lease:
+    return Lease(
+        generation_id=row["generation_id"],
+        output_index=row["output_index"],
+        user_id=row["user_id"],
+        provider=row["provider"],
+        source_url=row["source_url"],
+        source_host=row["source_host"],
+        dies_at=row["dies_at"],
+        attempts=row["attempts"],
+    )
+
+
+def _columns(refs: Iterable[OutputRef]) -> dict[str, list[str] | list[int]]:
+    names = list(refs)
+    return {
+        "generation_ids": [ref.generation_id for ref in names],
+        "output_indexes": [ref.output_index for ref in names],
+    }

@@ -1,0 +1,130 @@
+"""Keeps workers from burning attempts where every attempt would fail: one circuit for the bucket,
+one a source host. It lives in the memory of one process; nothing is lost with it.
+"""  # noqa: D205 - one sentence, longer than a line
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from shared.contracts.reasons import ReasonCode
+from storage_svc.application.store_output import (
+    AlreadySettled,
+    FailedNow,
+    LostNow,
+    Outcome,
+    StoredNow,
+)
+from storage_svc.domain.circuit import Circuit
+from storage_svc.domain.policies import Cause, cause_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from storage_svc.application.backlog import Lease
+
+BUCKET_REASONS = tuple(reason for reason in ReasonCode if cause_of(reason) is Cause.BUCKET)
+
+# When the bucket is back, this many copies at once, then twice as many with each success: what
+# waited comes back as a slope and not as a wall.
+_FIRST_RAMP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What may be leased now.
+
+    Attributes:
+        max_rows: how many outputs.
+        closed_hosts: not from these.
+        changes_at: when more may be allowed without any report; None: nothing is held back.
+    """
+
+    max_rows: int
+    closed_hosts: frozenset[str]
+    changes_at: datetime | None
+
+
+class Gate:
+    """Told of every start and end of a copy; says what may start next."""
+
+    def __init__(self) -> None:
+        self._bucket = Circuit()
+        self._hosts: dict[str, Circuit] = {}
+        self._ramp: int | None = None
+        self.bucket_back_at: datetime | None = None
+
+    @property
+    def bucket_is_away(self) -> bool:
+        """Whether copies wait for the bucket."""
+        return self._bucket.is_open
+
+    def admits(self, now: datetime, *, free: int, running: int) -> Admission:
+        """What may be leased, with `free` workers idle and `running` at work."""
+        room = free if self._ramp is None else max(0, min(free, self._ramp - running))
+        allowed = self._bucket.allows(now)
+        closed = {host: c for host, c in self._hosts.items() if c.allows(now) == 0}
+        waits = [c.opens_until for c in (self._bucket, *closed.values()) if c.opens_until]
+        return Admission(
+            max_rows=room if allowed is None else min(room, allowed),
+            closed_hosts=frozenset(closed),
+            changes_at=min(waits, default=None),
+        )
+
+    def starts(self, lease: Lease, now: datetime) -> bool:
+        """Whether this copy may start now; what may is counted as started."""
+        host = self._hosts.get(lease.source_host, Circuit())
+        if self._bucket.allows(now) == 0 or host.allows(now) == 0:
+            return False
+        self._bucket = self._bucket.started()
+        self._keep(lease.source_host, host.started())
+        return True
+
+    def ended(self, lease: Lease, outcome: Outcome | None, now: datetime) -> None:
+        """What came of a copy; None: nobody knows."""
+        host = self._hosts.get(lease.source_host, Circuit())
+        match outcome:
+            case None | AlreadySettled():
+                self._bucket = self._bucket.ended()
+                self._keep(lease.source_host, host.ended())
+            case StoredNow():
+                self._bucket_works(now)
+                self._keep(lease.source_host, host.succeeded())
+            case FailedNow(reason=reason) | LostNow(reason=reason):
+                self._failed(lease.source_host, host, reason, now)
+            case _:
+                assert_never(outcome)
+
+    def _failed(self, name: str, host: Circuit, reason: ReasonCode, now: datetime) -> None:
+        match cause_of(reason):
+            case Cause.BUCKET:
+                self._bucket = self._bucket.failed(now)
+                self._keep(name, host.ended())
+            case Cause.SOURCE if reason is not ReasonCode.SOURCE_FORBIDDEN:
+                self._bucket = self._bucket.ended()
+                self._keep(name, host.failed(now))
+            case Cause.SOURCE | Cause.GONE | Cause.CONTENT:
+                # The host answered, about this one output: the host itself is well.
+                self._bucket = self._bucket.ended()
+                self._keep(name, host.succeeded())
+            case Cause.COPY:
+                self._bucket = self._bucket.ended()
+                self._keep(name, host.ended())
+
+    def _bucket_works(self, now: datetime) -> None:
+        if self._bucket.is_open:
+            self.bucket_back_at = now
+            self._ramp = _FIRST_RAMP
+        elif self._ramp is not None:
+            self._ramp = self._ramp * 2 if self._ramp < _RAMP_IS_OVER else None
+        self._bucket = self._bucket.succeeded()
+
+    def _keep(self, name: str, circuit: Circuit) -> None:
+        # A circuit at rest says nothing: hosts come and go, and are not remembered for ever.
+        if circuit == Circuit():
+            self._hosts.pop(name, None)
+        else:
+            self._hosts[name] = circuit
+
+
+_RAMP_IS_OVER = 1024  # more copies at once than one process ever runs
