@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import asyncpg
-
+from shared.postgres.connecting import POSTGRES_AWAY
+from shared.postgres.queries import Queries
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
-from storage_svc.read_model.queries import Queries
+from storage_svc.read_model.model import HERE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
@@ -33,7 +33,7 @@ class PostgresBacklog:
 
     def __init__(self, pool: Pool[Record]) -> None:
         self._pool = pool
-        self._queries = Queries("lease.sql")
+        self._queries = Queries(HERE / "lease.sql")
 
     async def lease(
         self,
@@ -114,7 +114,7 @@ class PostgresBacklog:
         try:
             async with self._pool.acquire() as connection:
                 yield connection
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except POSTGRES_AWAY as error:
             raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
 
 

@@ -78,12 +78,16 @@ class Recorder:
                 for event in events
             ]
             try:
-                await self.log.append("storage", generation_id, envelopes, expected=loaded.version)
+                appended = await self.log.append(
+                    "storage", generation_id, envelopes, expected=loaded.version
+                )
             except (VersionConflict, AppendOutcomeUnknown):
                 # Either way the log knows more than this decision did: ask it again. An append
                 # that got through in silence shows as a decision with nothing left to say.
                 if not tries_left:
                     raise
+                continue
+            if appended.duplicate:
                 continue
             return tuple(events)
         raise VersionConflict(f"generation {generation_id} changed faster than it could be decided")

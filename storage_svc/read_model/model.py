@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage_svc.read_model.queries import HERE, Queries
+from shared.postgres.queries import Queries
 from storage_svc.read_model.rows import Backlog, Entry, EntryState, evolve
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from shared.contracts.envelope import Recorded
 
 NAME = "storage"
+HERE = Path(__file__).parent
 
 _ENTRY_COLUMNS = (
     "output_index",
@@ -43,7 +45,7 @@ class BacklogModel:
     """One row an output that has to be migrated; a `ReadModel[Backlog]`."""
 
     def __init__(self) -> None:
-        self._queries = Queries("project.sql")
+        self._queries = Queries(HERE / "project.sql")
 
     @property
     def name(self) -> str:
