@@ -106,7 +106,7 @@ class Ledger:
         """The books as they stand."""
         return Stats(
             posted={origin: seen.posted for origin, seen in self._seen.items()},
-            taken={origin: seen.taken for origin, seen in self._seen.items()},
+            taken={origin: seen.taken for origin, seen in self._seen.items() if seen.taken},
             requests=tuple(request_stats(work, shelf) for work in queue.works.values()),
         )
 

@@ -74,6 +74,10 @@ class Sandbox:
         """What every request suffers from now on that does not say otherwise."""
         self._queue_routes.default_faults = faults
 
+    async def settled(self, request_id: str) -> None:
+        """Wait until a request is finished and its callback delivered, withheld or given up."""
+        await self._queue.works[request_id].called_back.wait()
+
     @asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncGenerator[None, None]:
         await asyncio.to_thread(self._shelf.open)
@@ -110,6 +114,10 @@ class RunningSandbox:
     def set_faults(self, faults: Faults) -> None:
         """What every request suffers from now on that does not say otherwise."""
         self.sandbox.set_faults(faults)
+
+    async def settled(self, request_id: str) -> None:
+        """Wait until a request is finished and its callback delivered, withheld or given up."""
+        await self.sandbox.settled(request_id)
 
 
 class SandboxServer(uvicorn.Server):
