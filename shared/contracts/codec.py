@@ -36,6 +36,7 @@ _of_any_type: Any = Annotated[
     Discriminator("type"),
 ]
 _CURRENT: TypeAdapter[Envelope] = TypeAdapter(_of_any_type)
+_CURRENT_TYPES = frozenset(event_type.type for event_type in ENVELOPES)
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -47,6 +48,12 @@ class Codec:
     """Reads events of any version ever written."""
 
     def __init__(self, upcasters: Mapping[str, Upcast] = UPCASTERS) -> None:
+        for retired in upcasters:
+            passed = [retired]
+            while passed[-1] in upcasters and len(passed) <= len(upcasters):
+                passed.append(upcasters[passed[-1]].to_type)
+            if passed[-1] not in _CURRENT_TYPES:
+                raise ValueError(f"upcasters end in no current type: {' to '.join(passed)}")
         self._upcasters = upcasters
 
     def decode(self, data: bytes) -> Envelope:
@@ -77,7 +84,9 @@ class Codec:
                 body["data"] = upcast.lift(body["data"])
                 body["type"] = upcast.to_type
             return _CURRENT.validate_json(json.dumps(body), extra="ignore")
-        except (ValidationError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # ValidationError is a ValueError; the others are what an upcaster meets in data that
+            # never had the shape its type promised.
             raise Undecodable(_sentence(error)) from error
 
 

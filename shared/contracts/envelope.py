@@ -6,9 +6,9 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, JsonValue, create_model
+from pydantic import AwareDatetime, JsonValue, StringConstraints, create_model
 
 from shared.contracts.events import EVENT_TYPES, AnyEvent, Event, Fact, GenerationId
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 CONTENT_TYPE = "application/cloudevents+json"
+
+# An id is a header of its message too, and a source is a URI reference: no spaces, no line ends.
+OneWord = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
 
 
 class UnknownEvent(Event):
@@ -38,8 +41,8 @@ class Envelope(Fact):
     """
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
-    source: str
+    id: OneWord
+    source: OneWord
     type: str
     time: AwareDatetime
     subject: GenerationId

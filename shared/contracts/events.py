@@ -7,9 +7,11 @@ field has a default. Any other change is a new version with an upcaster.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+import math
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -31,11 +33,43 @@ OutputIndex = Annotated[int, Field(ge=0, lt=1000)]
 Attempt = Annotated[int, Field(ge=1)]
 Detail = Annotated[str, StringConstraints(max_length=2000)]
 
+# The JSON reader gives up at some 200 levels, and the event has a few of its own.
+_MAX_DEPTH: Final = 64
+
+
+def _survives_json(value: JsonValue, depth: int = 0) -> JsonValue:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"is nested more than {_MAX_DEPTH} deep")
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError("NaN and infinity are not JSON")
+        case str() if not value.isascii():
+            value.encode()  # half of a surrogate pair cannot be written
+        case list():
+            for item in value:
+                _survives_json(item, depth + 1)
+        case dict():
+            for name, item in value.items():
+                name.encode()
+                _survives_json(item, depth + 1)
+        case _:
+            pass
+    return value
+
+
+def _object_survives_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    _survives_json(value)
+    return value
+
+
+# What somebody else chose the shape of: read back from the log exactly as it was given.
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_object_survives_json)]
+
 
 class Fact(BaseModel):
     """Part of an event: cannot be changed, takes no value of another type, no unknown field."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Event(Fact):
@@ -91,9 +125,9 @@ class GenerationRequested(Event):
     user_id: UserId
     provider: str
     model: str
-    input: dict[str, JsonValue]
+    input: JsonObject
     idempotency_key: str | None = None
-    metadata: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    metadata: JsonObject = Field(default_factory=dict[str, JsonValue])
 
 
 class SubmissionStarted(Event):
