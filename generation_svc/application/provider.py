@@ -53,7 +53,11 @@ class ProviderRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProviderOutput:
-    """One piece of media as the provider describes it. Nothing in it has been checked."""
+    """One piece of media as the provider describes it. Nothing in it has been checked.
+
+    `expires_at` is None where the provider does not say: then its link lives for the traits'
+    `link_lifetime_s` from a moment between submission and report that nobody knows.
+    """
 
     url: str
     media_type: str | None = None
@@ -118,7 +122,7 @@ class SubmitRefused(Refused):
 
 
 class SubmitTryLater(TryLater):
-    """The provider certainly did not take the request (429, 5xx, connection never made)."""
+    """The provider certainly did not take the request: busy, broken, or never reached."""
 
     def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -126,7 +130,7 @@ class SubmitTryLater(TryLater):
 
 
 class SubmitOutcomeUnknown(VelroError):
-    """The request left and no answer came: the provider may be working on it, and billing."""
+    """The request left and no usable answer came: the provider may be working, and billing."""
 
 
 class ProviderUnavailable(TryLater):
@@ -146,7 +150,7 @@ class WebhookKeysUnavailable(TryLater):
 
 
 class Provider(Protocol):
-    """Runs generations. Every verb is one request, with a deadline, and never retries by itself."""
+    """Runs generations. Every request has a deadline, and no verb sends one again by itself."""
 
     @property
     def traits(self) -> ProviderTraits:

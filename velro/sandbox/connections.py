@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-# By the client's address and port, which name one open connection on a listening socket.
-_transports: dict[tuple[str, int], asyncio.Transport] = {}
+# By both ends' addresses and ports, which name one open connection.
+_Ends = tuple[tuple[str, int], tuple[str, int | None]]
+_transports: dict[_Ends, asyncio.Transport] = {}
 
 
 class OpenToCutting(H11Protocol):
@@ -24,13 +25,13 @@ class OpenToCutting(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Note the connection."""
         super().connection_made(transport)
-        if self.client:
-            _transports[self.client] = transport
+        if self.client and self.server:
+            _transports[self.client, self.server] = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        if self.client:
-            _transports.pop(self.client, None)
+        if self.client and self.server:
+            _transports.pop((self.client, self.server), None)
         super().connection_lost(exc)
 
 
@@ -50,7 +51,7 @@ class Cut(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write past the server, which would insist on correctness."""
         del send
-        transport = _transports[tuple(scope["client"])]
+        transport = _transport(scope)
         if self._raw:
             transport.write(self._raw)
         if self._abrupt:
@@ -77,7 +78,7 @@ class Silence(Response):
         finally:
             stopping.cancel()
         if not left.done():
-            _transports[tuple(scope["client"])].abort()
+            _transport(scope).abort()
         await left
 
 
@@ -89,6 +90,10 @@ def raw_answer(
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"content-length: {announced_bytes}", "connection: close", "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+def _transport(scope: Scope) -> asyncio.Transport:
+    return _transports[tuple(scope["client"]), tuple(scope["server"])]
 
 
 async def _disconnected(receive: Receive) -> None:
