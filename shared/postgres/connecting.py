@@ -1,0 +1,89 @@
+"""Connections whose search path names a read model's schema, so that its SQL never does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Pool, Record
+
+POSTGRES_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # asyncpg's own: the connection is closed
+    asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, terminated
+    asyncpg.exceptions.InsufficientResourcesError,  # no slot, no disk, no memory
+    asyncpg.exceptions.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.exceptions.LockNotAvailableError,
+    OSError,  # refused, reset; TimeoutError is one too
+)
+"""What says nothing about the work: the same on a new connection may succeed."""
+
+
+def _settings(schema: str, application_name: str) -> dict[str, str]:
+    return {
+        "application_name": application_name,
+        "search_path": f'"{schema}"',
+        # A client whose machine is gone loses its advisory locks after about 25 s, not hours.
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        # Nothing here holds a transaction while it waits for a network.
+        "idle_in_transaction_session_timeout": "60s",
+    }
+
+
+async def connect(
+    dsn: str,
+    *,
+    schema: str,
+    application_name: str,
+    timeout_s: float = 5.0,
+    command_timeout_s: float = 60.0,
+) -> Connection[Record]:
+    """One connection.
+
+    Raises:
+        POSTGRES_AWAY: any of these.
+    """
+    return await asyncpg.connect(
+        dsn,
+        timeout=timeout_s,
+        command_timeout=command_timeout_s,
+        server_settings=_settings(schema, application_name),
+    )
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    schema: str,
+    application_name: str,
+    max_size: int = 10,
+    command_timeout_s: float = 10.0,
+) -> Pool[Record]:
+    """A pool that connects when it is first used, so that Postgres may start later.
+
+    The caller closes it.
+    """
+    pool: Any = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=max_size,
+        timeout=5.0,
+        command_timeout=command_timeout_s,
+        server_settings=_settings(schema, application_name),
+    )
+    opened: Pool[Record] = await pool
+    return opened
+
+
+async def close(connection: Connection[Record], *, timeout_s: float = 5.0) -> None:
+    """Close a connection whatever state it is in; its advisory locks go with it."""
+    if connection.is_closed():
+        return
+    try:
+        await connection.close(timeout=timeout_s)
+    except POSTGRES_AWAY:
+        connection.terminate()

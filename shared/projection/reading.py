@@ -1,0 +1,63 @@
+"""Reading ahead: the next batch is read and decoded while the current one is written."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from shared.event_log.port import EventLog, RawRecord
+    from shared.projection.batch import Batch, Decoding
+
+
+class ReadAhead:
+    """One batch in flight, never more."""
+
+    def __init__(
+        self, source: AsyncGenerator[Sequence[RawRecord], None], decoding: Decoding
+    ) -> None:
+        self._source = source
+        self._decoding = decoding
+        self._coming = asyncio.ensure_future(self._read())
+
+    async def next(self, interrupted: asyncio.Future[None]) -> Batch | None:
+        """The next batch; None after the last one, or as soon as `interrupted` is done.
+
+        Raises:
+            LogUnavailable: the log could not be read.
+            LogMismatch: it is not the log that was being read.
+        """
+        await asyncio.wait((self._coming, interrupted), return_when=asyncio.FIRST_COMPLETED)
+        if interrupted.done():
+            return None
+        batch = self._coming.result()
+        if batch is not None:
+            self._coming = asyncio.ensure_future(self._read())
+        return batch
+
+    async def close(self) -> None:
+        """Give up the batch in flight."""
+        self._coming.cancel()
+        # Whatever it was about to report, nobody asks any more.
+        with suppress(asyncio.CancelledError, Exception):
+            await self._coming
+
+    async def _read(self) -> Batch | None:
+        records = await anext(self._source, None)
+        return None if records is None else await self._decoding.batch(records)
+
+
+@asynccontextmanager
+async def reading_ahead(
+    log: EventLog, decoding: Decoding, *, after: int, until: int | None = None
+) -> AsyncGenerator[ReadAhead]:
+    """Read the log from a position on, for ever or up to `until` inclusive."""
+    async with aclosing(log.read(after=after, until=until)) as source:
+        ahead = ReadAhead(source, decoding)
+        try:
+            yield ahead
+        finally:
+            await ahead.close()

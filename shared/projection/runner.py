@@ -1,0 +1,275 @@
+"""The projector: one process at a time keeps a read model as the log says, for as long as it runs.
+
+It writes over the very connection that holds the advisory lock, so a projector whose lock is lost
+cannot write any more; the compare-and-set of the checkpoint would stop it a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import asyncpg
+import structlog
+
+from shared.errors import VelroError
+from shared.event_log.port import LogMismatch
+from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.projection.applying import Applier, Poison
+from shared.projection.errors import SchemaOutdated, Superseded
+from shared.projection.reading import reading_ahead
+from shared.projection.tables import QUERIES, ensure, recognise
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from asyncpg import Connection, Record
+
+    from shared.event_log.port import EventLog
+    from shared.projection.batch import Batch, Decoding
+    from shared.projection.port import ReadModel
+    from shared.projection.tables import Checkpoint
+
+_log = structlog.get_logger(__name__)
+
+Row = TypeVar("Row")
+
+# The tables were taken away beneath the projector: `ensure` makes them again.
+_TABLES_GONE = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
+
+
+class ProjectorState(StrEnum):
+    """What a projector is doing."""
+
+    STARTING = "starting"
+    STANDING_BY = "standing by"  # another process projects
+    PROJECTING = "projecting"
+    WAITING = "waiting"  # for Postgres or the log to come back
+    REFUSING = "refusing"  # until a person rebuilds or restores
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorHealth:
+    """How a projector does.
+
+    Attributes:
+        position: of the last event whose effect this process wrote or found; None before that.
+        log_end: the log's last position when asked; None when it did not answer.
+        last_progress_at: when a batch was last written here.
+        parked: how many events are put aside.
+        reason: why it waits or refuses.
+    """
+
+    state: ProjectorState
+    position: int | None
+    log_end: int | None
+    last_progress_at: datetime | None
+    parked: int
+    reason: str | None
+
+    @property
+    def lag(self) -> int | None:
+        """How many events the read model is behind; None where that is not known."""
+        if self.position is None or self.log_end is None:
+            return None
+        return max(self.log_end - self.position, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorTiming:
+    """How often and for how long a projector tries.
+
+    Attributes:
+        standby_interval_s: between two tries to become the active one.
+        first_pause_s: after the first failure; it doubles with each further one.
+        longest_pause_s: the most that it grows to.
+        drain_s: how long stopping waits for the batch that is being written.
+    """
+
+    standby_interval_s: float = 1.0
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 5.0
+    drain_s: float = 10.0
+
+
+@dataclass(slots=True)
+class _Standing:
+    state: ProjectorState = ProjectorState.STARTING
+    position: int | None = None
+    last_progress_at: datetime | None = None
+    parked: int = 0
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Projector(Generic[Row]):
+    """Keeps one read model up to date with the log, or stands by while another process does.
+
+    Attributes:
+        schema: where the tables are; the read model's name unless another version is meant.
+    """
+
+    dsn: str
+    log: EventLog
+    model: ReadModel[Row]
+    decoding: Decoding
+    schema: str = ""
+    timing: ProjectorTiming = field(default_factory=ProjectorTiming)
+    _standing: _Standing = field(default_factory=_Standing, init=False)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    # Done when there is no point in waiting for more events: told to stop, or the lock is lost.
+    _interrupted: asyncio.Future[None] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.schema = self.schema or self.model.name
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[asyncio.Task[None]]:
+        """Project while the context is open; on leaving, finish the batch being written.
+
+        Yields the task, so that its owner notices when it ends early: that is a defect.
+        """
+        task = asyncio.create_task(self.run(), name=f"projector {self.schema}")
+        try:
+            yield task
+        finally:
+            self.stop()
+            done, _ = await asyncio.wait((task,), timeout=self.timing.drain_s)
+            if not done:
+                _log.warning("projector_cut_off", schema=self.schema)
+                task.cancel()
+                await asyncio.wait((task,))
+            if not task.cancelled():
+                task.result()
+
+    def stop(self) -> None:
+        """Ask `run` to end after the batch that is being written."""
+        self._stop.set()
+        self._interrupt()
+
+    async def run(self) -> None:
+        """Project until `stop`, through every restart of Postgres and of the log."""
+        standing = self._standing
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                before = standing.position
+                try:
+                    await self._session()
+                except Superseded as error:
+                    _log.info("projector_superseded", schema=self.schema, reason=str(error))
+                except (SchemaOutdated, LogMismatch) as error:
+                    self._report(ProjectorState.REFUSING, error)
+                except (*POSTGRES_AWAY, *_TABLES_GONE, VelroError) as error:
+                    self._report(ProjectorState.WAITING, error)
+                failures = 1 if standing.position != before else failures + 1
+                await self._pause(failures)
+        finally:
+            standing.state = ProjectorState.STOPPED
+
+    async def health(self, *, timeout_s: float = 1.0) -> ProjectorHealth:
+        """How it does, and how far behind the log's end it is."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                log_end = await self.log.last_position()
+        except (VelroError, TimeoutError):
+            log_end = None
+        standing = self._standing
+        return ProjectorHealth(
+            state=standing.state,
+            position=standing.position,
+            log_end=log_end,
+            last_progress_at=standing.last_progress_at,
+            parked=standing.parked,
+            reason=standing.reason,
+        )
+
+    async def _session(self) -> None:
+        """From one connection to the end of it, or to `stop`."""
+        connection = await connect(
+            self.dsn, schema=self.schema, application_name=f"velro projector {self.schema}"
+        )
+        interrupted = self._interrupted = asyncio.get_running_loop().create_future()
+        connection.add_termination_listener(lambda _: self._interrupt())
+        try:
+            if self._stop.is_set():
+                return
+            if await self._activated(connection, interrupted):
+                await self._project(connection, interrupted)
+            if not self._stop.is_set():
+                raise asyncpg.ConnectionDoesNotExistError("the lock was lost with its connection")
+        finally:
+            await close(connection)
+
+    def _interrupt(self) -> None:
+        if self._interrupted is not None and not self._interrupted.done():
+            self._interrupted.set_result(None)
+
+    async def _activated(
+        self, connection: Connection[Record], interrupted: asyncio.Future[None]
+    ) -> bool:
+        """Stand by until nobody else projects; False where that was interrupted."""
+        while not await QUERIES.value(connection, "try_activate", schema_name=self.schema):
+            if self._standing.state is not ProjectorState.STANDING_BY:
+                self._enter(ProjectorState.STANDING_BY)
+            pause_s = _jittered(self.timing.standby_interval_s)
+            await asyncio.wait((interrupted,), timeout=pause_s)
+            if interrupted.done():
+                return False
+        return not interrupted.done()
+
+    async def _project(
+        self, connection: Connection[Record], interrupted: asyncio.Future[None]
+    ) -> None:
+        checkpoint = await ensure(connection, self.schema, self.model)
+        self._standing.position = checkpoint.position
+        await recognise(self.log, checkpoint)
+        applier = Applier(connection, self.schema, self.model, poison=Poison.PARK)
+        await applier.begin()
+        self._standing.parked = applier.parked_count
+        self._enter(ProjectorState.PROJECTING)
+        async with reading_ahead(self.log, self.decoding, after=checkpoint.position) as ahead:
+            while (batch := await ahead.next(interrupted)) is not None:
+                checkpoint = await self._write(applier, batch, checkpoint)
+
+    async def _write(
+        self, applier: Applier[Row], batch: Batch, checkpoint: Checkpoint
+    ) -> Checkpoint:
+        written = await applier.apply(batch, checkpoint)
+        standing = self._standing
+        standing.position = written.position
+        standing.parked = applier.parked_count
+        standing.last_progress_at = datetime.now(UTC)
+        return written
+
+    async def _pause(self, failures: int) -> None:
+        timing = self.timing
+        longest = min(timing.first_pause_s * 2 ** min(failures - 1, 30), timing.longest_pause_s)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((stopped,), timeout=_jittered(longest))
+        stopped.cancel()
+
+    def _enter(self, state: ProjectorState) -> None:
+        self._standing.state = state
+        self._standing.reason = None
+        _log.info(
+            "projector", schema=self.schema, state=state.value, position=self._standing.position
+        )
+
+    def _report(self, state: ProjectorState, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if (self._standing.state, self._standing.reason) != (state, reason):
+            _log.warning("projector", schema=self.schema, state=state.value, reason=reason)
+        self._standing.state = state
+        self._standing.reason = reason
+
+
+def _jittered(pause_s: float) -> float:
+    # Replicas that lost the same server do not all come back in the same moment.
+    return pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret depends on it
