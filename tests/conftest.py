@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from nats.js.errors import NotFoundError
+
+from shared.contracts.subjects import Subjects
+from shared.messaging.connection import connect
+from shared.messaging.jetstream import jetstream_of
+from velro.stack.seaweedfs import s3_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from pathlib import Path
+
+    from tests.servers.port import OwnNats, OwnPostgres, OwnS3, Servers
+    from velro.stack.seaweedfs import S3Address
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        choices=("embedded", "containers"),
+        default="embedded",
+        help="where NATS, PostgreSQL and S3 come from: their wheels, or testcontainers",
+    )
+
+
+@pytest.fixture(scope="session")
+def servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Servers]:
+    """The way to get servers; none runs before it is asked for."""
+    directory = tmp_path_factory.mktemp("servers")
+    way = _servers(str(request.config.getoption("--servers")), directory)
+    try:
+        yield way
+    finally:
+        way.close()
+
+
+def _servers(way: str, directory: Path) -> Servers:
+    # Imported here: only a run with containers needs Docker's client.
+    if way == "containers":
+        from tests.servers.containers import ContainerServers  # noqa: PLC0415
+
+        return ContainerServers(directory)
+    from tests.servers.embedded import EmbeddedServers  # noqa: PLC0415
+
+    return EmbeddedServers(directory)
+
+
+@pytest.fixture(scope="session")
+def nats_url(servers: Servers) -> str:
+    """A NATS server that all tests share; each keeps to its own `subject_root` and `stream`."""
+    return servers.nats().url
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(servers: Servers) -> str:
+    """A PostgreSQL server that all tests share, as its superuser."""
+    return servers.postgres().dsn
+
+
+@pytest.fixture(scope="session")
+def s3_address(servers: Servers) -> S3Address:
+    """An S3 service that all tests share."""
+    return servers.s3().address
+
+
+@pytest.fixture
+def own_nats(servers: Servers) -> OwnNats:
+    """A NATS server for this test alone, to stop and start."""
+    return servers.nats()
+
+
+@pytest.fixture
+def own_postgres(servers: Servers) -> OwnPostgres:
+    """A PostgreSQL server for this test alone, to stop and start."""
+    return servers.postgres()
+
+
+@pytest.fixture
+def own_s3(servers: Servers) -> OwnS3:
+    """An S3 service for this test alone, to stop and start."""
+    return servers.s3()
+
+
+@pytest.fixture
+def subject_root() -> str:
+    """A root for this test's subjects, on whichever server."""
+    return f"t{secrets.token_hex(5)}"
+
+
+@pytest.fixture
+def subjects(subject_root: str) -> Subjects:
+    """The subjects of this test's log."""
+    return Subjects(subject_root)
+
+
+@pytest.fixture
+async def stream(nats_url: str, subject_root: str) -> AsyncGenerator[str]:
+    """The name for this test's stream on the shared server; whatever begins so is deleted after."""
+    name = subject_root.upper()
+    yield name
+    connection = await connect(nats_url, name="tests")
+    for suffix in ("", "_DEAD", "_RETRY"):
+        try:
+            await jetstream_of(connection).delete_stream(name + suffix)
+        except NotFoundError:
+            continue  # the test did not make it
+    await connection.close()
+
+
+@pytest.fixture
+async def database(postgres_dsn: str) -> AsyncGenerator[str]:
+    """The address of an empty database for this test alone."""
+    name = f"t{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"create database {name}")
+    yield f"{postgres_dsn.rpartition('/')[0]}/{name}"
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
+
+
+@pytest.fixture
+def bucket(s3_address: S3Address) -> Generator[S3Address]:
+    """The address of an empty bucket for this test alone."""
+    address = replace(s3_address, bucket=f"t{secrets.token_hex(6)}")
+    client = s3_client(address)
+    client.create_bucket(Bucket=address.bucket)
+    yield address
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=address.bucket):
+        for found in page.get("Contents", []):
+            client.delete_object(Bucket=address.bucket, Key=found["Key"])
+    client.delete_bucket(Bucket=address.bucket)
+    client.close()
