@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from shared.postgres.connecting import POSTGRES_AWAY
 from shared.postgres.queries import Queries
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from shared.contracts.reasons import ReasonCode
+
+# No projector has made them yet, or a rebuild is about to put others in their place.
+TABLES_GONE = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
 
 # So many rows become ready in one statement: a burst of retries is made ready in a few, and no
 # statement holds locks for long.
@@ -114,7 +119,7 @@ class PostgresBacklog:
         try:
             async with self._pool.acquire() as connection:
                 yield connection
-        except POSTGRES_AWAY as error:
+        except (*POSTGRES_AWAY, *TABLES_GONE) as error:
             raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
 
 

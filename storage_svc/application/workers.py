@@ -57,7 +57,12 @@ class WorkerSettings:
 
 
 class Workers:
-    """Takes outputs from the backlog and stores them, until told to stop or out of work."""
+    """Takes outputs from the backlog and stores them, until told to stop or out of work.
+
+    Attributes:
+        last_turn: when its loop last went round, on the monotonic clock.
+        backlog_answers: whether the last look at the backlog got an answer.
+    """
 
     def __init__(
         self,
@@ -83,7 +88,8 @@ class Workers:
         self._taken = 0
         self._pause_s = 0.0
         self._paused_until = clock()
-        self.last_look = time.monotonic()
+        self.last_turn = time.monotonic()
+        self.backlog_answers = True
 
     @property
     def running(self) -> int:
@@ -129,11 +135,13 @@ class Workers:
 
     async def _look(self, max_rows: int) -> float:
         """Take what can be taken; how long to wait then, in seconds, where there is no news."""
+        self.last_turn = time.monotonic()
         try:
             wait_s = await self._take(max_rows)
         except BacklogUnavailable as error:
+            self.backlog_answers = False
             return self._pause("backlog_not_available", error)
-        self.last_look = time.monotonic()
+        self.backlog_answers = True
         return wait_s
 
     async def _take(self, max_rows: int) -> float:

@@ -1,0 +1,165 @@
+"""What the command line prints: tables for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from storage_svc.application.store_output import (
+    AlreadySettled,
+    FailedNow,
+    LostNow,
+    Outcome,
+    StoredNow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from storage_svc.application.backlog import OutputRef
+    from storage_svc.application.migrate import BatchSummary
+    from storage_svc.application.reporting import BacklogSummary, WaitingOutput
+
+
+def print_json(console: Console, value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    """One line of JSON, dates in ISO 8601."""
+    console.out(json.dumps(value, default=_plain), highlight=False)
+
+
+def summary_as_data(batch: BatchSummary, left: BacklogSummary) -> dict[str, Any]:
+    """A batch and what it left, as `--json` shows them."""
+    data = {"batch": asdict(batch), "backlog": asdict(left)}
+    for trouble in data["batch"]["lost_named"]:
+        trouble["ref"] = trouble["ref"]._asdict()
+    return data
+
+
+def print_summary(console: Console, batch: BatchSummary, left: BacklogSummary) -> None:
+    """What a batch did and what it left."""
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row(Text(str(batch.stored), "bold green"), f"stored, {decimal(batch.stored_bytes)}")
+    if batch.already:
+        table.add_row(str(batch.already), "settled by somebody else meanwhile")
+    for reason, count in sorted(batch.failed.items()):
+        table.add_row(Text(str(count), "yellow"), f"failed and will be tried again: {reason}")
+    if batch.undecided:
+        table.add_row(Text(str(batch.undecided), "yellow"), "come again: the log did not answer")
+    if batch.lost:
+        table.add_row(Text(str(batch.lost), "bold red"), "lost")
+    table.add_row(str(left.pending), _left(left))
+    console.print(table)
+    if batch.bucket_was_away:
+        console.print("The bucket keeps failing, so the rest was not tried.", style="yellow")
+    for trouble in batch.lost_named:
+        console.print(
+            Text.assemble(
+                ("lost ", "red"),
+                f"{trouble.ref.generation_id} output {trouble.ref.output_index}: ",
+                f"{trouble.reason}, {trouble.detail}",
+            )
+        )
+
+
+def backlog_as_data(summary: BacklogSummary, outputs: Sequence[WaitingOutput]) -> dict[str, Any]:
+    """The backlog as `--json` shows it."""
+    return {
+        "backlog": asdict(summary),
+        "outputs": [asdict(output) | {"ref": output.ref._asdict()} for output in outputs],
+    }
+
+
+def print_backlog(
+    console: Console, summary: BacklogSummary, outputs: Sequence[WaitingOutput], *, lost: bool
+) -> None:
+    """The backlog in one line, then an output a line."""
+    console.print(
+        f"[bold]{summary.pending}[/] pending ([red]{summary.at_risk}[/] at risk, "
+        f"{summary.overdue} past their death, {summary.running} being copied), "
+        f"[green]{summary.stored}[/] stored ({decimal(summary.stored_bytes)}), "
+        f"[red]{summary.lost}[/] lost; a slow copy takes {summary.p95_copy_s:.1f} s"
+    )
+    if summary.reasons:
+        console.print(
+            ", ".join(f"{reason}: {count}" for reason, count in summary.reasons.items()),
+            style="dim",
+        )
+    if outputs:
+        at = "given up" if lost else "next attempt"
+        print_outputs(console, outputs, now=datetime.now(UTC), at=at)
+
+
+def print_outputs(
+    console: Console, outputs: Iterable[WaitingOutput], *, now: datetime, at: str
+) -> None:
+    """One line an output."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("dies", "generation", "output", "user", "from", "attempts", at, "reason"):
+        table.add_column(name)
+    for output in outputs:
+        table.add_row(
+            _distance(output.dies_at, now),
+            output.ref.generation_id,
+            str(output.ref.output_index),
+            output.user_id,
+            output.source_host,
+            str(output.attempts),
+            "now" if output.running else _distance(output.at, now),
+            Text(output.reason or ""),
+        )
+    console.print(table)
+
+
+def print_outcomes(console: Console, outcomes: Iterable[tuple[OutputRef, Outcome]]) -> None:
+    """What came of outputs that a person asked for."""
+    for ref, outcome in outcomes:
+        console.print(f"{ref.generation_id} output {ref.output_index}: {_said(outcome)}")
+
+
+def _said(outcome: Outcome) -> str:
+    match outcome:
+        case StoredNow(size_bytes=size_bytes, took_s=took_s):
+            return f"stored, {decimal(size_bytes)} in {took_s:.1f} s"
+        case AlreadySettled():
+            return "was stored before"
+        case FailedNow(reason=reason, detail=detail):
+            return f"failed and will be tried again: {reason}, {detail}"
+        case LostNow(reason=reason, detail=detail):
+            return f"lost: {reason}, {detail}"
+
+
+def _left(left: BacklogSummary) -> str:
+    if not left.pending:
+        return "left"
+    now = datetime.now(UTC)
+    death = (
+        f", the next link dies {_distance(left.soonest_death, now)}" if left.soonest_death else ""
+    )
+    risk = f", {left.at_risk} at risk" if left.at_risk else ""
+    return f"left{risk}{death}"
+
+
+def _distance(moment: datetime, now: datetime) -> str:
+    seconds = (moment - now).total_seconds()
+    amount, unit = abs(seconds), "s"
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if amount >= 2 * size:
+            amount, unit = amount / size, name
+            break
+    return f"in {amount:.0f} {unit}" if seconds > 0 else f"{amount:.0f} {unit} ago"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON")
