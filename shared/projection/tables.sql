@@ -51,6 +51,10 @@ select pg_advisory_xact_lock(hashtextextended('velro schema ' || :schema_name::t
 -- Become the one active projector of a schema, for as long as this connection lives.
 select pg_try_advisory_lock(hashtextextended('velro projector ' || :schema_name::text, 0));
 
+-- name: activate(schema_name)^
+-- The same, waiting as long as lock_timeout says.
+select pg_advisory_lock(hashtextextended('velro projector ' || :schema_name::text, 0));
+
 -- name: checkpoint()^
 -- How far the tables are.
 select incarnation, schema_fingerprint, position, event_fingerprint, moved_at
