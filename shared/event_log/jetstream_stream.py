@@ -41,7 +41,7 @@ class StreamDeclaration:
     name: str = "VELRO"
     subjects: Subjects = field(default_factory=Subjects)
     replicas: int = 1
-    duplicate_window_s: int = 120
+    duplicate_window_s: float = 120.0
     max_bytes: int = -1
 
     def settings(self) -> dict[str, object]:
@@ -53,7 +53,7 @@ class StreamDeclaration:
             "retention": "limits",
             "discard": "new",
             "num_replicas": self.replicas,
-            "duplicate_window": self.duplicate_window_s * _NANOSECONDS,
+            "duplicate_window": int(self.duplicate_window_s * _NANOSECONDS),
             "compression": "s2",
             "allow_direct": True,
             "allow_atomic": True,

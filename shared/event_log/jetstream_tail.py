@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _NANOSECONDS: Final = 1_000_000_000
-_PULL_EXPIRES_S: Final = 30
 _FORGOTTEN_AFTER_S: Final = 60
 # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; with a
 # domain and an account before the stream, and perhaps a token after all, there are 11 or 12.
@@ -50,6 +49,7 @@ class ReadLimits:
         linger_s: the least time between two batches at the log's end.
         heartbeat_s: how often the server says that it is there while there is nothing to read.
         silence_s: no message and no heartbeat for so long: the consumer is made anew.
+        pull_s: how long the server keeps a request for records; at least two heartbeats.
         patience_s: nothing heard for so long: the reader gives up.
     """
 
@@ -58,6 +58,7 @@ class ReadLimits:
     linger_s: float = 0.02
     heartbeat_s: float = 1.0
     silence_s: float = 3.0
+    pull_s: float = 30.0
     patience_s: float = 60.0
 
 
@@ -143,7 +144,8 @@ class Tail:
             if self._failure is not None and not self._records:
                 raise self._failure
             if not self._records:
-                await self._wait(limits.silence_s, or_fail=True)
+                if not await self._wait(min(limits.heartbeat_s, limits.silence_s)):
+                    self._look_for_silence()
             elif self._failure is not None:
                 break
             else:
@@ -161,21 +163,23 @@ class Tail:
         await self._pull()
         return batch
 
-    async def _wait(self, timeout_s: float, *, or_fail: bool = False) -> bool:
+    async def _wait(self, timeout_s: float) -> bool:
         """Wait for a change; whether one came."""
         self._changed.clear()
-        heard_at = self.heard_at
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
         except TimeoutError:
-            if or_fail:
-                if self._connection.stats["reconnects"] != self._reconnects:
-                    self._failure = Interrupted("the connection was made anew")
-                elif self.heard_at == heard_at:
-                    self._failure = Interrupted(f"no message and no heartbeat for {timeout_s} s")
             return False
         return True
+
+    def _look_for_silence(self) -> None:
+        silence_s = self._loop.time() - self.heard_at
+        if self._connection.stats["reconnects"] != self._reconnects:
+            # What was asked for on the old connection comes no more.
+            self._fail(Interrupted("the connection was made anew"))
+        elif silence_s > self._limits.silence_s:
+            self._fail(Interrupted(f"no message and no heartbeat for {silence_s:.1f} s"))
 
     async def _pull(self) -> None:
         limits = self._limits
@@ -187,7 +191,7 @@ class Tail:
                     {
                         "batch": limits.batch,
                         "max_bytes": max(limits.batch_bytes, 2 * self._connection.max_payload),
-                        "expires": _PULL_EXPIRES_S * _NANOSECONDS,
+                        "expires": int(limits.pull_s * _NANOSECONDS),
                         "idle_heartbeat": int(limits.heartbeat_s * _NANOSECONDS),
                     }
                 ).encode(),
@@ -228,7 +232,9 @@ class Tail:
         status, description = header(message, "Status"), header(message, "Description")
         match status:
             case "100":
-                pass
+                # A heartbeat says how far the server got, so the last delivery can be missed too.
+                if int(header(message, "Nats-Last-Consumer") or self._delivered) != self._delivered:
+                    self._fail(Interrupted(f"a delivery after {self._delivered} was dropped"))
             case "408" | "404" | "409" if (
                 unsent := header(message, "Nats-Pending-Messages")
             ) or status != "409":
