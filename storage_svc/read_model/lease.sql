@@ -12,11 +12,12 @@ from (
 where backlog.generation_id = due.generation_id and backlog.output_index = due.output_index;
 
 -- name: lease_living(now, until, owner, closed_hosts, max_rows)
--- Take what dies soonest and still lives. A lease that ran out is taken over.
+-- Take what dies soonest and still lives (a deadline is the second in which a link dies). A lease
+-- that ran out is taken over.
 with due as (
     select generation_id, output_index
     from backlog
-    where state = 'pending' and ready and deadline > :now
+    where state = 'pending' and ready and deadline > :now::timestamptz - interval '1 second'
         and (lease_until is null or lease_until <= :now)
         and source_host <> all(:closed_hosts::text[])
     order by deadline, turn
@@ -36,7 +37,7 @@ returning
 with due as (
     select generation_id, output_index
     from backlog
-    where state = 'pending' and ready and deadline <= :now
+    where state = 'pending' and ready and deadline <= :now::timestamptz - interval '1 second'
         and (lease_until is null or lease_until <= :now)
         and source_host <> all(:closed_hosts::text[])
     order by deadline desc, turn desc
