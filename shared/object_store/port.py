@@ -1,0 +1,96 @@
+"""The bucket as a port."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from shared.errors import TryLater
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from shared.contracts.events import StoredObject
+    from shared.contracts.reasons import ReasonCode
+
+
+class StoreFailed(TryLater):
+    """The bucket did not take or give an object.
+
+    Attributes:
+        reason: what alerts and the retry policy read.
+        detail: a sentence for a person.
+    """
+
+    def __init__(self, reason: ReasonCode, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class PutOrder:
+    """A file to store, and all that is known of it."""
+
+    key: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    media_type: str
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the bucket says of an object. `sha256` is what we wrote beside it."""
+
+    key: str
+    size_bytes: int
+    media_type: str
+    sha256: str | None
+
+
+class ObjectStore(Protocol):
+    """One bucket. Every verb has a deadline."""
+
+    @property
+    def bucket(self) -> str:
+        """Its name."""
+        ...
+
+    async def put(self, order: PutOrder) -> None:
+        """Store a file and see that it is there as it should be. A repeat changes nothing.
+
+        Raises:
+            StoreFailed: it is not stored, or not as it should be.
+        """
+        ...
+
+    async def head(self, key: str) -> Head | None:
+        """What is known of an object; None where there is none.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; no error where there is none.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        ...
+
+    def keys(self, prefix: str = "") -> AsyncIterator[str]:
+        """The keys under a prefix, in order.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        ...
+
+    async def url(self, stored: StoredObject) -> str:
+        """An address to read the object from, public or signed for a while, as settings say."""
+        ...
