@@ -10,13 +10,14 @@ from generation_svc.application.deciding import Decided
 from generation_svc.application.provider import Failed, Succeeded
 from generation_svc.application.store_outputs import store_outputs
 from generation_svc.domain.commands import Complete, Fail
-from generation_svc.domain.state import Absent, Done
+from generation_svc.domain.state import Absent, Done, Requested, Running, Submitting
 from shared.contracts.events import Output
 
 if TYPE_CHECKING:
     from generation_svc.application.deciding import Decider
     from generation_svc.application.provider import ProviderTraits, Result
-    from generation_svc.application.store_outputs import OutputCopier
+    from generation_svc.domain.state import State
+    from shared.media.copying import Copier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class FinishGeneration:
     """
 
     decider: Decider
-    copier: OutputCopier
+    copier: Copier
     budget_s: float
 
     async def __call__(
@@ -68,7 +69,7 @@ class FinishGeneration:
         loaded = await self.decider.load(generation_id)
         if isinstance(loaded.state, Done):
             return Decided(loaded.state, (), loaded.version)
-        outputs = self._outputs(result, traits)
+        outputs = self._outputs(result, traits, loaded.state)
         if isinstance(loaded.state, Absent):
             return await self.decider.handle(generation_id, Complete(request_id, outputs))
         stored = await store_outputs(
@@ -82,10 +83,17 @@ class FinishGeneration:
         command = Complete(request_id, stored.outputs, stored.failures)
         return await self.decider.handle(generation_id, command)
 
-    def _outputs(self, result: Succeeded, traits: ProviderTraits) -> tuple[Output, ...]:
-        # Counted from now, not from when the provider finished, which it does not say: a webhook
-        # that is delivered late makes this too late by its delay.
-        expires_at = self.decider.clock() + timedelta(seconds=traits.link_lifetime_s)
+    def _outputs(
+        self, result: Succeeded, traits: ProviderTraits, state: State
+    ) -> tuple[Output, ...]:
+        # Links begin to die when the provider finishes, which it may not say and a late webhook
+        # hides. Counted from the submission the death comes too early by the run, never too late.
+        match state:
+            case Running(submitted_at=since) | Submitting(started_at=since):
+                born_at = since
+            case Absent() | Requested() | Done():
+                born_at = self.decider.clock()
+        expires_at = born_at + timedelta(seconds=traits.link_lifetime_s)
         return tuple(
             Output(
                 index=index,

@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from shared.contracts.events import Output, OutputFailure
 from shared.contracts.reasons import ReasonCode
+from shared.media.copying import CopyFailed, CopyOrder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.contracts.events import StoredObject
-
-
-class CopyFailed(Exception):
-    """One output was not copied; the reason is one that alerts and the retry policy know."""
-
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-
-class OutputCopier(Protocol):
-    """Copies one output from the provider's link to its deterministic key."""
-
-    async def copy(
-        self, output: Output, *, provider: str, user_id: str, generation_id: str
-    ) -> StoredObject:
-        """Copy it. Safe to repeat, and to cancel.
-
-        Raises:
-            CopyFailed: it is not stored, with the reason.
-        """
-        ...
+    from shared.media.copying import Copier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +30,7 @@ async def store_outputs(
     provider: str,
     user_id: str,
     generation_id: str,
-    copier: OutputCopier,
+    copier: Copier,
     budget_s: float,
 ) -> StoredAtOnce:
     """Try every output once, at the same time. A budget of 0 tries none, and none has failed."""
@@ -63,7 +41,15 @@ async def store_outputs(
         try:
             async with asyncio.timeout(budget_s):
                 stored = await copier.copy(
-                    output, provider=provider, user_id=user_id, generation_id=generation_id
+                    CopyOrder(
+                        generation_id=generation_id,
+                        output_index=output.index,
+                        user_id=user_id,
+                        provider=provider,
+                        source_url=output.source_url,
+                        media_type=output.media_type,
+                        dies_at=output.expires_at,
+                    )
                 )
         except TimeoutError:
             detail = f"not stored within the budget of {budget_s:g} s"
