@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsError
 
 from shared.errors import Refused
+from shared.media.settings import MediaSettings
+from shared.object_store.settings import S3Settings
 from shared.settings import LogSettings
 
 
@@ -34,22 +38,46 @@ class StorageSettings(LogSettings):
     drain_s: PositiveFloat = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """What copying takes: where from, and where to."""
+
+    media: MediaSettings
+    bucket: S3Settings
+
+
 def from_environment() -> StorageSettings:
     """The settings that the environment holds.
 
     Raises:
         BadSettings: a variable is missing or wrong.
     """
+    return _loaded(StorageSettings)
+
+
+def copying_from_environment() -> CopySettings:
+    """How to copy, as the environment says.
+
+    Raises:
+        BadSettings: a variable is missing or wrong.
+    """
+    return CopySettings(_loaded(MediaSettings), _loaded(S3Settings))
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def _loaded(kind: type[AnySettings]) -> AnySettings:
     try:
-        return StorageSettings()  # pyright: ignore[reportCallIssue] - fields come from the environment
+        return kind()
     except ValidationError as error:
-        raise BadSettings(explained(error)) from error
-
-
-def explained(error: ValidationError) -> str:
-    """One line a variable: its name, and what is wrong with it. Values are not shown."""
-    lines = [
-        f"VELRO_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_input=False)
-    ]
-    return "\n".join(lines)
+        prefix = kind.model_config.get("env_prefix", "")
+        # Values are not shown: some of them are secrets.
+        lines = [
+            f"{prefix}{'_'.join(str(part) for part in problem['loc'])}".upper()
+            + f": {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadSettings("\n".join(lines)) from error
+    except SettingsError as error:
+        raise BadSettings(f"{kind.model_config.get('env_prefix', '')}*: {error}") from error

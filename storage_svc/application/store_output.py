@@ -9,7 +9,7 @@ import structlog
 
 from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
 from shared.contracts.reasons import ReasonCode
-from storage_svc.application.copying import Copier, CopyFailed, CopyOrder
+from shared.media.copying import Copier, CopyFailed, CopyOrder
 from storage_svc.domain.commands import Command, RecordAttemptFailed, RecordLost, RecordStored
 from storage_svc.domain.decide import NothingToKeep
 from storage_svc.domain.policies import FailedAttempt, GiveUp, TryAgain, answer_to

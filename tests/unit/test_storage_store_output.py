@@ -22,8 +22,8 @@ from shared.contracts.events import (
 from shared.contracts.reasons import ReasonCode
 from shared.event_log.memory import MemoryLog
 from shared.event_log.port import NOTHING_YET
+from shared.media.copying import CopyFailed, CopyOrder
 from storage_svc.application.backlog import OutputRef
-from storage_svc.application.copying import CopyFailed, CopyOrder
 from storage_svc.application.recording import Recorder
 from storage_svc.application.store_output import (
     AlreadySettled,

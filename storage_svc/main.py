@@ -1,0 +1,149 @@
+"""The command line of the storage service."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import structlog
+import typer
+import uvloop
+
+from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it when it runs
+from shared.errors import TryLater, VelroError
+from storage_svc import programs
+from storage_svc.settings import BadSettings, copying_from_environment, from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+EXIT_REFUSED = 2
+EXIT_TRY_LATER = 4
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+JSON = Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")]
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="For the health routes.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+) -> None:
+    """Keep the backlog and copy what is in it, until told to stop."""
+    settings = _read(from_environment)
+    changed = {"storage_host": host, "storage_port": port}
+    settings = settings.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    _run(programs.serve(settings, _read(copying_from_environment)))
+
+
+@app.command("init")
+def init_command() -> None:
+    """See that stream, tables and bucket are there; make what is missing."""
+    _run(programs.init(_read(from_environment), _read(copying_from_environment)))
+
+
+@app.command("migrate")
+def migrate_command(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One batch, then end.")] = False,
+    continuous: Annotated[bool, typer.Option("--continuous", help="Batch after batch.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=1, help="Seconds of rest, at most, when nothing is due.")
+    ] = 300.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Outputs a batch, at most.")] = 50,
+    as_json: JSON = False,
+) -> None:
+    """Copy what waits, the soonest death first, also beside a running service.
+
+    Ends with 3 if an output was lost, with 4 if the log or the database did not answer.
+    """
+    if once == continuous:
+        raise typer.BadParameter("give either --once or --continuous")
+    settings = _read(from_environment)
+    raise typer.Exit(
+        _run(
+            programs.migrate(
+                settings,
+                _read(copying_from_environment),
+                batch_size=batch_size,
+                interval_s=interval if continuous else None,
+                as_json=as_json,
+            )
+        )
+    )
+
+
+@app.command("backlog")
+def backlog_command(
+    *,
+    at_risk: Annotated[bool, typer.Option("--at-risk", help="Only what may die first.")] = False,
+    reason: Annotated[
+        ReasonCode | None, typer.Option(help="Only what failed for this reason.")
+    ] = None,
+    lost: Annotated[bool, typer.Option("--lost", help="What was given up on instead.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: JSON = False,
+) -> None:
+    """Show what waits, the soonest death first."""
+    _run(
+        programs.backlog(
+            _read(from_environment),
+            at_risk=at_risk,
+            reason=reason,
+            lost=lost,
+            limit=limit,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command("retry")
+def retry_command(generation_id: str) -> None:
+    """Copy the outputs of one generation now, also those that were given up on."""
+    raise typer.Exit(
+        _run(
+            programs.retry(_read(from_environment), _read(copying_from_environment), generation_id)
+        )
+    )
+
+
+def main() -> None:
+    """The command `storage-svc`."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        # What a program prints is its result; what it says about its life goes beside it.
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    app()
+
+
+def _read(environment: Callable[[], Result]) -> Result:
+    try:
+        return environment()
+    except BadSettings as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_REFUSED) from error
+
+
+def _run(program: Coroutine[object, object, Result]) -> Result:
+    try:
+        return uvloop.run(program)
+    except TryLater as error:
+        typer.echo(f"not now: {error}", err=True)
+        raise typer.Exit(EXIT_TRY_LATER) from error
+    except VelroError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_REFUSED) from error
+
+
+if __name__ == "__main__":
+    main()
