@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "generation"
 
-_HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).parent
 _OUTPUTS: Final[TypeAdapter[tuple[OutputRow, ...]]] = TypeAdapter(tuple[OutputRow, ...])
 _FAILURE: Final[TypeAdapter[Failure]] = TypeAdapter(Failure)
 _STATUS: Final = {status.value: status for status in Status}
@@ -30,7 +30,7 @@ class GenerationModel:
     """One row a generation, its outputs inside; a `ReadModel[GenerationRow]`."""
 
     def __init__(self) -> None:
-        self._queries = Queries(_HERE / "project.sql")
+        self._queries = Queries(HERE / "project.sql")
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class GenerationModel:
     @property
     def schema_sql(self) -> str:
         """Creates the table in an empty schema."""
-        return (_HERE / "schema.sql").read_text(encoding="utf-8")
+        return (HERE / "schema.sql").read_text(encoding="utf-8")
 
     async def load(
         self, connection: Connection[Record], generation_ids: Sequence[str]

@@ -148,6 +148,11 @@ class Projector(Generic[Row]):
             if not task.cancelled():
                 task.result()
 
+    @property
+    def state(self) -> ProjectorState:
+        """What it is doing."""
+        return self._standing.state
+
     def stop(self) -> None:
         """Ask `run` to end after the batch that is being written."""
         self._stop.set()
