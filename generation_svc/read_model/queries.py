@@ -17,6 +17,8 @@ from shared.errors import Refused
 from shared.postgres.queries import Queries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncpg import Pool, Record
 
 MAX_PAGE: Final = 200
@@ -104,6 +106,12 @@ class GenerationQueries:
         more = len(records) > limit
         last = views[-1] if more else None
         return Page(views, str(Cursor(last.created_at, last.id)) if last else None)
+
+    async def positions(self, generation_ids: Sequence[str]) -> dict[str, int]:
+        """By which event each of these last changed; without those that are not there."""
+        async with self.pool.acquire() as connection:
+            records = await QUERIES.rows(connection, "positions", ids=generation_ids)
+        return {record["id"]: record["position"] for record in records}
 
     async def stats(self, since: datetime, *, now: datetime) -> Stats:
         """What became of the generations asked for since a moment."""

@@ -27,6 +27,12 @@ where (:user_id::text is null or user_id = :user_id)
 order by created_at desc, id desc
 limit :max_rows;
 
+-- name: positions(ids)
+-- Which of the watched generations changed, for all watchers at once.
+select id, position
+from generations
+where id = any(:ids::text[]);
+
 -- name: count_since(since)^
 -- What became of the generations that were asked for since a moment.
 select

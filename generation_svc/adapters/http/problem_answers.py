@@ -1,0 +1,111 @@
+"""Every error as a problem: those of the layers below, the framework's, and defects.
+
+`fastapi-problem` writes the answers. Left out of it: its description of validation errors and
+its changes to the OpenAPI document, because they repeat the caller's input, which need not be
+something that can be written as JSON (NaN, half a surrogate pair), and because they promise
+answers that no route gives.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import fastapi_problem.handler
+import structlog
+from fastapi.exceptions import RequestValidationError
+from rfc9457 import Problem
+from starlette.exceptions import HTTPException
+
+from generation_svc.adapters.http import problems
+from generation_svc.adapters.http.ports import ReadModelUnavailable, TooManyWatchers
+from generation_svc.application.provider import WebhookRejected
+from generation_svc.domain.decide import AlreadyFinished, IdempotencyKeyReused, UnknownGeneration
+from shared.errors import Conflict, Refused, TryLater, VelroError
+from shared.event_log.port import AppendOutcomeUnknown, EventTooLarge, LogFull, LogUnavailable
+from shared.projection.errors import NotReached, TooManyWaiters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI, Request, Response
+
+log = structlog.get_logger()
+
+# The first that fits counts, so that what is said of a whole branch of errors stands below.
+_TOLD_AS: Final[tuple[tuple[type[VelroError], type[problems.VelroProblem]], ...]] = (
+    (IdempotencyKeyReused, problems.KeyReused),
+    (AlreadyFinished, problems.Finished),
+    (UnknownGeneration, problems.NotFound),
+    (WebhookRejected, problems.NotACallback),
+    (EventTooLarge, problems.TooLarge),
+    (LogUnavailable, problems.LogAway),
+    (LogFull, problems.LogAway),
+    (AppendOutcomeUnknown, problems.OutcomeUnknown),
+    (ReadModelUnavailable, problems.ReadModelAway),
+    (NotReached, problems.ReadModelBehind),
+    (TooManyWaiters, problems.TooManyWait),
+    (TooManyWatchers, problems.TooManyWait),
+    (TryLater, problems.Later),
+    (Conflict, problems.Later),
+    (Refused, problems.WillNotDo),
+)
+
+
+def problem_of(error: VelroError) -> problems.VelroProblem:
+    """How an error of the layers below is told to a caller."""
+    kinds = (kind for told, kind in _TOLD_AS if isinstance(error, told))
+    kind = next(kinds, problems.Defect)
+    return kind(str(error))
+
+
+def add_problems(app: FastAPI) -> None:
+    """Answer every error with a problem: ours, the framework's, and defects."""
+    # Half of the library's annotations are missing: what it makes is typed by `answer` below.
+    make: Any = cast("Any", fastapi_problem.handler).new_exception_handler
+    handler: Any = make(
+        handlers={VelroError: _of_velro_error},
+        http_exception_handler=_of_http_error,
+        request_validation_handler=_of_invalid_request,
+        unhandled_wrappers={"default": problems.Defect},
+        documentation_uri_template=problems.TYPE_TEMPLATE,
+        strict_rfc9457=True,
+    )
+
+    async def answer(request: Request, error: Exception) -> Response:
+        # The library's handler is a plain function, which Starlette would run in a thread.
+        return cast("Response", handler(request, error))
+
+    for error_type in (Exception, VelroError, Problem, HTTPException, RequestValidationError):
+        app.add_exception_handler(error_type, answer)
+
+
+def _of_velro_error(_handler: object, request: Request, error: VelroError) -> Problem:
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning(
+            "request_not_served", path=request.url.path, why=f"{type(error).__name__}: {error}"
+        )
+    return problem
+
+
+def _of_http_error(_handler: object, _request: Request, error: HTTPException) -> Problem:
+    """What the framework refuses: problems that mean no more than their status."""
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return problems.TooLarge(error.detail)
+    title = HTTPStatus(error.status_code).phrase
+    detail = error.detail if error.detail != title else None
+    headers = dict(error.headers or {})
+    return Problem(title, detail=detail, status=error.status_code, headers=headers)
+
+
+def _of_invalid_request(
+    _handler: object, _request: Request, error: RequestValidationError
+) -> Problem:
+    errors: Sequence[dict[str, Any]] = error.errors()
+    return problems.InvalidRequest(
+        errors=[
+            problems.named(str(each["loc"][0]), each["loc"][1:], str(each["msg"]))
+            for each in errors[:20]
+        ]
+    )
