@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.contracts.codec import Codec, Undecodable
 from shared.contracts.envelope import Recorded
+from shared.event_log.addressing import check_addressed
 from shared.event_log.jetstream_api import ApiError, NoAnswer
 from shared.event_log.jetstream_direct_get import DirectGet
 from shared.event_log.jetstream_import import add_all
@@ -69,8 +70,7 @@ class JetStreamLog:
         expected: ExpectedVersion | None,
     ) -> Appended:
         """See `EventLog.append`."""
-        if not events:
-            raise ValueError("there is nothing to append")
+        check_addressed(family, generation_id, events)
         subject = self._subjects.of(family, generation_id)
         messages = outgoing(subject, events, expected)
         try:

@@ -34,6 +34,8 @@ STORE_FAILED: Final = 10077
 OUT_OF_RESOURCES: Final = frozenset({10023, 10028, 10047})
 TOO_LARGE: Final = frozenset({10054, 10097})
 BATCHES_TURNED_OFF: Final = 10174
+# Its beginning was lost with a connection, or too many batches are open: nothing was written.
+BATCH_NOT_WHOLE: Final = frozenset({10176, 10210})
 
 # What nats-py raises before anything has left: the request was certainly not sent.
 NOT_SENT = (ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError)

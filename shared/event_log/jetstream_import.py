@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from shared.event_log.addressing import check_addressed
 from shared.event_log.jetstream_api import NoAnswer
 from shared.event_log.jetstream_publish import AlreadyThere, Outgoing, outgoing
 from shared.event_log.port import (
@@ -69,18 +70,23 @@ async def add_all(
     additions: AsyncIterable[Addition], subjects: Subjects, publisher: Publisher, direct: DirectGet
 ) -> AsyncGenerator[Added, None]:
     """Append to many aggregates; see `EventLog.append_all`."""
-    in_flight: deque[asyncio.Task[Added]] = deque()
+    in_flight: deque[tuple[_Batch, asyncio.Task[Added]]] = deque()
     try:
         async for batch in _batches(additions, subjects):
-            in_flight.append(asyncio.create_task(_add(batch, publisher, direct)))
-            if len(in_flight) == _IN_FLIGHT:
-                yield await in_flight.popleft()
+            # Batches in flight overtake each other, which the events of one aggregate must not.
+            while len(in_flight) == _IN_FLIGHT or not all(
+                batch.subjects.isdisjoint(earlier.subjects) for earlier, _ in in_flight
+            ):
+                yield await in_flight[0][1]
+                in_flight.popleft()
+            in_flight.append((batch, asyncio.create_task(_add(batch, publisher, direct))))
         while in_flight:
-            yield await in_flight.popleft()
+            yield await in_flight[0][1]
+            in_flight.popleft()
     finally:
-        for task in in_flight:
+        for _, task in in_flight:
             task.cancel()
-        await asyncio.gather(*in_flight, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in in_flight), return_exceptions=True)
 
 
 async def _batches(
@@ -88,6 +94,7 @@ async def _batches(
 ) -> AsyncGenerator[_Batch, None]:
     batch = _Batch()
     async for addition in additions:
+        check_addressed(addition.family, addition.generation_id, addition.events)
         if len(addition.events) > MAX_BATCH_EVENTS:
             raise AppendTooLong(
                 f"{len(addition.events)} events of {addition.generation_id} cannot be appended "
@@ -95,7 +102,7 @@ async def _batches(
             )
         subject = subjects.of(addition.family, addition.generation_id)
         share = _Share(addition, subject, outgoing(subject, addition.events, addition.expected))
-        size_bytes = sum(message.size_bytes for message in share.messages)
+        size_bytes = sum(len(message.data) for message in share.messages)
         if not batch.takes(share, size_bytes):
             yield batch
             batch = _Batch()

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 from uuid import uuid4
 
-from nats.errors import MaxPayloadError, NoRespondersError
+from nats.errors import NoRespondersError
 
 from shared.contracts.codec import encode
 from shared.contracts.envelope import CONTENT_TYPE
 from shared.event_log.jetstream_api import (
+    BATCH_NOT_WHOLE,
     BATCHES_TURNED_OFF,
     DUPLICATE_IN_BATCH,
     DUPLICATE_IN_FLIGHT,
@@ -28,6 +29,7 @@ from shared.event_log.jetstream_api import (
     ApiError,
     parse_answer,
 )
+from shared.event_log.jetstream_wire import frame, write
 from shared.event_log.port import (
     MAX_BATCH_EVENTS,
     AppendOutcomeUnknown,
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
 # The server holds at most 50 open batches a stream and refuses the next, whoever opens it.
 _MAX_OPEN_BATCHES: Final = 16
 _MAX_PUBLISHES_IN_FLIGHT: Final = 1024
-# Names, colons and line ends of the headers a batch adds, beside their values.
-_BATCH_HEADER_BYTES: Final = 160
+# All headers of an event but its id, at their longest.
+_HEADER_BYTES: Final = 512
 
 
 class AlreadyThere(Exception):
@@ -71,11 +73,6 @@ class Outgoing:
     event_id: str
     data: bytes
     expected: ExpectedVersion | None
-
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes on the wire, never less."""
-        return len(self.data) + len(self.event_id) + len(self.subject) + 256
 
 
 def outgoing(
@@ -111,12 +108,10 @@ class Publisher:
         """Publish one event.
 
         Raises:
-            AlreadyThere: never; the acknowledgement says it.
             Everything that `EventLog.append` raises.
         """
-        headers = self._headers(event)
-        self._check_size(event, headers)
-        return await self._within_deadline(self._publishes, [(event, headers)])
+        self._check_size(event)
+        return await self._within_deadline(self._publishes, [], event, self._headers(event))
 
     async def batch(self, events: Sequence[Outgoing]) -> Acknowledged:
         """Publish 1 to 1,000 events, all or none; their subjects may differ.
@@ -130,15 +125,26 @@ class Publisher:
                 f"{len(events)} events cannot be appended at once; at most {MAX_BATCH_EVENTS} can"
             )
         batch_id = uuid4().hex
-        messages: list[tuple[Outgoing, dict[str, str]]] = []
+        shared_lines = f"content-type: {CONTENT_TYPE}\r\nNats-Batch-Id: {batch_id}\r\n"
+        frames: list[bytes] = []
         for number, event in enumerate(events, 1):
-            headers = self._headers(event)
-            headers["Nats-Batch-Id"] = batch_id
-            headers["Nats-Batch-Sequence"] = str(number)
-            self._check_size(event, headers)
-            messages.append((event, headers))
-        messages[-1][1]["Nats-Batch-Commit"] = "1"
-        return await self._within_deadline(self._batches, messages)
+            self._check_size(event)
+            if number == len(events):
+                break
+            lines = (
+                f"{shared_lines}Nats-Batch-Sequence: {number}\r\nNats-Msg-Id: {event.event_id}\r\n"
+            )
+            if event.expected is not None:
+                lines += f"Nats-Expected-Last-Subject-Sequence: {event.expected}\r\n"
+            if number == 1:
+                lines += f"Nats-Expected-Stream: {self._stream}\r\n"
+            frames.append(frame(event.subject, lines, event.data))
+        headers = self._headers(events[-1]) | {
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(len(events)),
+            "Nats-Batch-Commit": "1",
+        }
+        return await self._within_deadline(self._batches, frames, events[-1], headers)
 
     def _headers(self, event: Outgoing) -> dict[str, str]:
         headers = {
@@ -150,85 +156,78 @@ class Publisher:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(event.expected)
         return headers
 
-    def _check_size(self, event: Outgoing, headers: dict[str, str]) -> None:
+    def _check_size(self, event: Outgoing) -> None:
         # The server's limit counts headers too. nats-py checks the body alone, and a server
         # that gets more closes the connection, which nats-py then never opens again.
-        limit = self._connection.max_payload
-        if event.size_bytes + _BATCH_HEADER_BYTES < limit:
-            return
-        size = len(event.data) + len("NATS/1.0\r\n\r\n") + len("Nats-Batch-Commit: 1\r\n")
-        size += sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
-        if size > limit:
+        limit = self._connection.max_payload - _HEADER_BYTES - len(event.event_id)
+        if len(event.data) > limit:
             raise EventTooLarge(
-                f"event {event.event_id} is {size} bytes with its headers; "
-                f"the server takes {limit} (max_payload)"
+                f"event {event.event_id} is {len(event.data)} bytes; the server's max_payload "
+                f"leaves {limit} beside the headers"
             )
 
     async def _within_deadline(
         self,
         slots: asyncio.Semaphore,
-        messages: list[tuple[Outgoing, dict[str, str]]],
+        frames: list[bytes],
+        last: Outgoing,
+        headers: dict[str, str],
     ) -> Acknowledged:
+        """Send what goes before and then the last event, whose answer is the answer to all."""
         if not self._connection.is_connected:
             # nats-py would keep the event and send it after a reconnect, perhaps after we have
             # given up: better to know that nothing was written.
             raise LogUnavailable("there is no connection to the log's server")
         sent = False
         try:
-            async with asyncio.timeout(self._timeout_s):
-                async with slots:
-                    sent = True
-                    return await self._send(messages)
+            async with asyncio.timeout(self._timeout_s), slots:
+                sent = True
+                if frames:
+                    await write(self._connection, frames)
+                answer = await self._connection.request(
+                    last.subject, last.data, timeout=self._timeout_s, headers=headers
+                )
         except TimeoutError as error:
             if not sent:
                 raise LogUnavailable(
                     f"{self._timeout_s} s passed before there was room to send"
                 ) from error
             raise AppendOutcomeUnknown(
-                f"no answer within {self._timeout_s} s for {messages[-1][0].event_id}"
+                f"no answer within {self._timeout_s} s for {last.event_id}"
             ) from error
         except NoRespondersError as error:
             raise LogUnavailable(
-                f"no stream takes {messages[-1][0].subject}: create {self._stream}"
+                f"no stream takes {last.subject}: create {self._stream}"
             ) from error
-        except MaxPayloadError as error:
-            raise EventTooLarge(f"event {messages[-1][0].event_id}: {error}") from error
         except NOT_SENT as error:
             # Raised while sending, so a batch was not committed.
             raise LogUnavailable(f"the connection to the log's server ended: {error}") from error
+        try:
+            body = parse_answer(answer)
         except ApiError as error:
-            self._raise(error, messages[0][0])
+            self._raise(error, last)
+        return Acknowledged(int(body["seq"]), bool(body.get("duplicate")))
 
-    async def _send(self, messages: list[tuple[Outgoing, dict[str, str]]]) -> Acknowledged:
-        publish = self._connection.publish
-        for event, headers in messages[:-1]:
-            await publish(event.subject, event.data, headers=headers)
-        event, headers = messages[-1]
-        answer = parse_answer(
-            await self._connection.request(
-                event.subject, event.data, timeout=self._timeout_s, headers=headers
-            )
-        )
-        return Acknowledged(int(answer["seq"]), bool(answer.get("duplicate")))
-
-    def _raise(self, error: ApiError, first: Outgoing) -> NoReturn:
+    def _raise(self, error: ApiError, event: Outgoing) -> NoReturn:
         match error.err_code:
             case code if code in WRONG_LAST_SEQUENCE:
-                raise VersionConflict(f"{first.subject} has other events: {error}") from error
+                raise VersionConflict(f"{event.subject} has other events: {error}") from error
             case code if code == DUPLICATE_IN_BATCH:
                 raise AlreadyThere from error
             case code if code == DUPLICATE_IN_FLIGHT:
-                raise AppendOutcomeUnknown(f"{first.event_id}: {error}") from error
+                raise AppendOutcomeUnknown(f"{event.event_id}: {error}") from error
             case code if code in TOO_LARGE:
-                raise EventTooLarge(f"{first.subject}: {error}") from error
+                raise EventTooLarge(f"{event.subject}: {error}") from error
             case code if code in (WRONG_STREAM, BATCHES_TURNED_OFF):
-                raise LogMismatch(f"{self._stream}, {first.subject}: {error}") from error
+                raise LogMismatch(f"{self._stream}, {event.subject}: {error}") from error
             case code if code in OUT_OF_RESOURCES or (
                 code == STORE_FAILED
                 and ("exceeded" in error.description or "no space" in error.description)
             ):
                 raise LogFull(f"stream {self._stream} takes no more events: {error}") from error
+            case code if code in BATCH_NOT_WHOLE:
+                raise LogUnavailable(f"{event.subject}: {error}") from error
             case _ if error.code < 500:  # noqa: PLR2004 - as in HTTP
-                raise AppendRefused(f"{first.subject}: {error}") from error
+                raise AppendRefused(f"{event.subject}: {error}") from error
             case _:
-                raise LogUnavailable(f"{first.subject}: {error}") from error
+                raise LogUnavailable(f"{event.subject}: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shared.contracts.codec import Codec, Undecodable, encode
 from shared.contracts.envelope import Recorded
 from shared.contracts.subjects import Subjects
+from shared.event_log.addressing import check_addressed
 from shared.event_log.port import (
     MAX_BATCH_EVENTS,
     NOTHING_YET,
@@ -60,8 +61,7 @@ class MemoryLog:
         expected: ExpectedVersion | None,
     ) -> Appended:
         """See `EventLog.append`."""
-        if not events:
-            raise ValueError("there is nothing to append")
+        check_addressed(family, generation_id, events)
         if len(events) > MAX_BATCH_EVENTS:
             raise AppendTooLong(
                 f"{len(events)} events cannot be appended at once; at most {MAX_BATCH_EVENTS} can"

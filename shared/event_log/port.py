@@ -141,6 +141,7 @@ class EventLog(Protocol):
         the server's duplicate window.
 
         Raises:
+            ValueError: no events, or events of another aggregate: a mistake of the caller.
             VersionConflict: load again and decide again.
             LogUnavailable: nothing was written.
             LogFull: nothing was written.

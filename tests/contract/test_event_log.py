@@ -45,6 +45,8 @@ from shared.messaging.connection import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
+    from shared.contracts.events import Family
+
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 SMALL_BATCH = 10
 
@@ -166,6 +168,22 @@ class TestAppending:
     async def test_nothing_to_append_is_a_mistake(self, log: EventLog) -> None:
         with pytest.raises(ValueError, match="nothing to append"):
             await log.append("generation", "a", [], expected=None)
+
+    @pytest.mark.parametrize(
+        ("family", "generation_id"), [("generation", "b"), ("storage", "a"), ("generation", "a.b")]
+    )
+    async def test_events_of_another_aggregate_are_a_mistake(
+        self, log: EventLog, family: Family, generation_id: str
+    ) -> None:
+        async def addition() -> AsyncGenerator[Addition, None]:
+            yield Addition(family, generation_id, tuple(started("a", 1)))
+
+        with pytest.raises(ValueError, match=r"not about|does not belong"):
+            await log.append(family, generation_id, started("a", 1), expected=NOTHING_YET)
+        with pytest.raises(ValueError, match=r"not about|does not belong"):
+            async with aclosing(log.append_all(addition())) as steps:
+                await anext(steps)
+        assert await log.last_position() == 0
 
     async def test_a_thousand_events_are_appended_at_once_and_one_more_is_refused(
         self, log: EventLog

@@ -47,7 +47,7 @@ class Line:
         self._port = int(port)
         self._clear = asyncio.Event()
         self._clear.set()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._directions: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
@@ -64,13 +64,10 @@ class Line:
         listener = await asyncio.start_server(self._call, "127.0.0.1", 0)
         async with listener:
             yield f"nats://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-            for call in self._calls:
-                call.cancel()
+            for direction in self._directions:
+                direction.cancel()
 
     async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        call = asyncio.current_task()
-        assert call is not None
-        self._calls.add(call)
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
         except OSError:
@@ -78,14 +75,13 @@ class Line:
             return
         there = asyncio.ensure_future(self._carry(reader, upstream_writer, wait=False))
         back = asyncio.ensure_future(self._carry(upstream_reader, writer, wait=True))
-        try:
-            await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for direction in (there, back):
-                direction.cancel()
-            upstream_writer.close()
-            writer.close()
-            self._calls.discard(call)
+        self._directions |= {there, back}
+        await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+        for direction in (there, back):
+            direction.cancel()
+        self._directions -= {there, back}
+        upstream_writer.close()
+        writer.close()
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, wait: bool

@@ -223,6 +223,18 @@ class TestRefusals:
             await log.append("generation", "a", [*started("a", 1), long], expected=NOTHING_YET)
         assert await log.last_position() == 0
 
+    async def test_where_too_many_batches_are_open_another_one_is_not_written(
+        self, connection: Client, declaration: StreamDeclaration, log: JetStreamLog
+    ) -> None:
+        await ensure_stream(connection, declaration)
+        name = declaration.subjects.generation("others")
+        for number in range(50):
+            headers = {"Nats-Batch-Id": f"{number}", "Nats-Batch-Sequence": "1"}
+            await connection.request(name, b"{}", timeout=5, headers=headers)
+        with pytest.raises(LogUnavailable, match="atomic publish"):
+            await log.append("generation", "a", started("a", 1, 2), expected=NOTHING_YET)
+        assert (await log.append("generation", "a", started("a", 1), expected=None)).position == 1
+
     async def test_a_subject_that_belongs_to_another_stream_is_a_mismatch(
         self, connection: Client, declaration: StreamDeclaration
     ) -> None:
