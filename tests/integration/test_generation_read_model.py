@@ -236,8 +236,10 @@ async def test_any_history_can_be_saved_and_loaded_between_any_two_events(
     [
         (
             "status_is_known",
-            "status = 'happy', finished_at = null, storage_state = 'none',"
-            " earliest_link_death = null",
+            (
+                "status = 'happy', finished_at = null, storage_state = 'none',"
+                " earliest_link_death = null"
+            ),
         ),
         ("storage_state_is_known", "storage_state = 'attic', earliest_link_death = null"),
         ("completed_has_outputs", "storage_state = 'none', earliest_link_death = null"),
