@@ -185,19 +185,21 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    *, nats_url: str, subjects: Subjects, stream: str, database: str
+    *, nats_url: str, subjects: Subjects, stream: str, database: str, projecting: bool = True
 ) -> AsyncGenerator[World]:
+    """The world of one test; without `projecting` it takes a service to fill the backlog."""
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(nats_url, name="tests"))
         await ensure_stream(connection, StreamDeclaration(name=stream, subjects=subjects))
         log = JetStreamLog(connection, subjects, stream=stream)
         pool = await open_pool(database, schema=NAME, application_name="tests")
         stack.push_async_callback(pool.close)
-        projecting = await connect(database, schema=NAME, application_name="tests")
-        await ensure(projecting, NAME, BacklogModel())
-        await projecting.close()
+        connecting = await connect(database, schema=NAME, application_name="tests")
+        await ensure(connecting, NAME, BacklogModel())
+        await connecting.close()
         projector = Projector(database, log, BacklogModel(), Decoding(subjects))
         watch = PositionWatch(database, NAME)
-        await stack.enter_async_context(projector.running())
+        if projecting:
+            await stack.enter_async_context(projector.running())
         await stack.enter_async_context(watch.running())
         yield World(log, PostgresBacklog(pool), PostgresReport(pool), projector, watch)
