@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from generation_svc.application.deciding import Decided, Decider
 
 
-async def cancel_generation(generation_id: str, *, reason: str, decider: Decider) -> Decided:
+async def cancel_generation(
+    generation_id: str, *, reason: str, decider: Decider, correlation_id: str | None = None
+) -> Decided:
     """Write GenerationCancelled, or find it there already.
 
     Raises:
@@ -18,4 +20,4 @@ async def cancel_generation(generation_id: str, *, reason: str, decider: Decider
         AlreadyFinished: it is completed or failed.
         TryLater: the log could not be written; nothing was cancelled.
     """
-    return await decider.handle(generation_id, Cancel(reason))
+    return await decider.handle(generation_id, Cancel(reason), correlation_id=correlation_id)

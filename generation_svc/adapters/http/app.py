@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from generation_svc.adapters.http.generation_routes import generation_router
 from generation_svc.adapters.http.health_routes import health_router
-from generation_svc.adapters.http.limits import MAX_BODY_BYTES
+from generation_svc.adapters.http.limits import BODY_S, MAX_BODY_BYTES, PIECE_S
 from generation_svc.adapters.http.media_routes import media_router
 from generation_svc.adapters.http.middleware import BoundedBodies, Correlation
 from generation_svc.adapters.http.openapi import DocumentedApp
 from generation_svc.adapters.http.problem_answers import add_problems
+from generation_svc.adapters.http.slow_clients import SlowClients
 from generation_svc.adapters.http.watch_routes import NothingLeft, nothing_left, watch_router
 from generation_svc.adapters.http.webhook_routes import webhook_router
 
@@ -56,6 +57,8 @@ def build_app(
     version: str = "1",
     clock: Callable[[], datetime] = _now,
     max_body_bytes: int = MAX_BODY_BYTES,
+    body_s: float = BODY_S,
+    piece_s: float = PIECE_S,
 ) -> FastAPI:
     """Put the API together. It owns no connection and no task: those are the caller's.
 
@@ -72,6 +75,8 @@ def build_app(
         version: shown in the OpenAPI document.
         clock: tells whether a provider's link still lives.
         max_body_bytes: of any request.
+        body_s: how long a request's body may take to arrive.
+        piece_s: how long a client may take no piece of its answer.
     """
     app = DocumentedApp(
         title="Velro generation service",
@@ -93,5 +98,6 @@ def build_app(
     add_problems(app)
     app.add_exception_handler(NothingLeft, nothing_left)
     app.add_middleware(BoundedBodies, max_bytes=max_body_bytes)
+    app.add_middleware(SlowClients, body_s=body_s, piece_s=piece_s)
     app.add_middleware(Correlation)
     return app

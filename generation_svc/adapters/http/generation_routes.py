@@ -15,6 +15,7 @@ from generation_svc.adapters.http.models import (
     GenerationPage,
     GenerationRequest,
     Links,
+    UserId,
 )
 from generation_svc.adapters.http.openapi import answers
 from generation_svc.adapters.http.parameters import DEFAULT_WAIT_S, AtLeast, GenerationId, WaitS
@@ -32,7 +33,9 @@ from generation_svc.adapters.http.problems import (
     ReadModelBehind,
     TooLarge,
     TooManyWait,
+    TooSlow,
     UnknownProvider,
+    Unreadable,
     invalid,
 )
 from generation_svc.adapters.http.reading import Reading
@@ -42,7 +45,6 @@ from generation_svc.application.request_generation import request_generation
 from generation_svc.domain.commands import Request as Requested
 from generation_svc.read_model.queries import BadCursor
 from generation_svc.read_model.rows import Status, StorageState
-from shared.contracts.events import UserId
 
 _IdempotencyKey = Annotated[
     str | None,
@@ -146,11 +148,16 @@ def generation_router(
         )
 
     async def cancel(
-        generation_id: GenerationId, wanted: CancelRequest | None = None
+        generation_id: GenerationId, http: Request, wanted: CancelRequest | None = None
     ) -> AcceptedAnswer:
         """Cancel a generation. Cancelling again changes nothing and answers the same."""
         reason = wanted.reason if wanted else ""
-        decided = await cancel_generation(generation_id, reason=reason, decider=decider)
+        decided = await cancel_generation(
+            generation_id,
+            reason=reason,
+            decider=decider,
+            correlation_id=usable_correlation_id(http.headers.get(CORRELATION_HEADER)),
+        )
         return _accepted(generation_id, decided.position)
 
     router = APIRouter(prefix="/v1/generations", tags=["generations"])
@@ -168,7 +175,15 @@ def generation_router(
             },
             202: {"headers": _POSITION_HEADERS},
             **answers(
-                InvalidRequest, UnknownProvider, KeyReused, TooLarge, LogAway, OutcomeUnknown, Later
+                InvalidRequest,
+                Unreadable,
+                TooSlow,
+                UnknownProvider,
+                KeyReused,
+                TooLarge,
+                LogAway,
+                OutcomeUnknown,
+                Later,
             ),
         },
     )
@@ -189,7 +204,15 @@ def generation_router(
         cancel,
         methods=["POST"],
         responses=answers(
-            InvalidRequest, NotFound, Finished, TooLarge, LogAway, OutcomeUnknown, Later
+            InvalidRequest,
+            Unreadable,
+            TooSlow,
+            NotFound,
+            Finished,
+            TooLarge,
+            LogAway,
+            OutcomeUnknown,
+            Later,
         ),
     )
     return router

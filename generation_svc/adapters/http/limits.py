@@ -5,6 +5,12 @@ from typing import Final
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 """A whole request body: an input at its limit, written with JSON escapes, fits twice over."""
 
+BODY_S: Final = 30.0
+"""For a whole body to arrive."""
+
+PIECE_S: Final = 60.0
+"""For one piece of an answer to be taken; a page of large inputs takes a slow line a while."""
+
 # Together under the log's 1 MiB an event with room for the envelope.
 MAX_INPUT_BYTES: Final = 768 * 1024
 MAX_METADATA_BYTES: Final = 64 * 1024

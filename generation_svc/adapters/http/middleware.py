@@ -11,15 +11,22 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CORRELATION_HEADER: Final = "X-Correlation-ID"
+_STATE: Final = "correlation_id"
 _USABLE: Final = re.compile(r"[!-~]{1,128}")
 
 
 def usable_correlation_id(given: str | None) -> str | None:
     """What the caller named the request, if that is a word of at most 128 characters."""
     return given if given is not None and _USABLE.fullmatch(given) else None
+
+
+def correlation_id_of(request: Request) -> str | None:
+    """What a request that passed `Correlation` is named."""
+    return getattr(request.state, _STATE, None)
 
 
 class Correlation:
@@ -35,6 +42,7 @@ class Correlation:
             return
         given = usable_correlation_id(Headers(scope=scope).get(CORRELATION_HEADER))
         correlation_id = given or str(uuid.uuid4())
+        scope.setdefault("state", {})[_STATE] = correlation_id
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -11,7 +11,8 @@ from generation_svc.read_model.rows import (
     Status,
     StorageState,
 )
-from shared.contracts.events import JsonObject, UserId
+from shared.contracts.events import JsonObject
+from shared.contracts.events import UserId as ContractUserId
 
 FLAGS: Final = frozenset(
     {
@@ -29,6 +30,15 @@ _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._:@+-]*"
 # A model becomes part of a provider's URL: no segment may be `..` or hold what a URL reads.
 Model = Annotated[str, StringConstraints(pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$", max_length=256)]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+def _names_a_folder(user_id: str) -> str:
+    if user_id in {".", ".."}:
+        raise ValueError("is a folder of the bucket, and this would be another one")
+    return user_id
+
+
+UserId = Annotated[ContractUserId, AfterValidator(_names_a_folder)]
 
 
 def _without_flags(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -125,6 +135,7 @@ class OutputAnswer(BaseModel):
         description="When this URL dies; null where it does not. `outputs/{index}` never does."
     )
     stored: bool = Field(description="Whether it is in the bucket, verified.")
+    lost: bool = Field(description="Whether it can never be stored.")
     media_type: str | None
     width: int | None
     height: int | None
@@ -163,6 +174,7 @@ class GenerationAnswer(BaseModel):
                             "url": "https://media.example/1.png",
                             "expires_at": "2026-01-05T10:30:00Z",
                             "stored": False,
+                            "lost": False,
                             "media_type": "image/png",
                             "width": 1024,
                             "height": 1024,

@@ -86,6 +86,7 @@ async def _output(index: int, output: OutputRow, urls_of_objects: ObjectUrls) ->
             url=output.source_url,
             expires_at=output.expires_at,
             stored=False,
+            lost=output.lost_reason is not None,
             media_type=output.media_type,
             width=output.width,
             height=output.height,
@@ -100,6 +101,7 @@ async def _output(index: int, output: OutputRow, urls_of_objects: ObjectUrls) ->
         url=place.url,
         expires_at=place.expires_at,
         stored=True,
+        lost=False,
         # What was found in the bytes, before what the provider said of them.
         media_type=stored.media_type,
         width=stored.width or output.width,

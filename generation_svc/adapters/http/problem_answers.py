@@ -18,6 +18,7 @@ from rfc9457 import Problem
 from starlette.exceptions import HTTPException
 
 from generation_svc.adapters.http import problems
+from generation_svc.adapters.http.middleware import CORRELATION_HEADER, correlation_id_of
 from generation_svc.adapters.http.ports import ReadModelUnavailable, TooManyWatchers
 from generation_svc.application.provider import WebhookRejected
 from generation_svc.domain.decide import AlreadyFinished, IdempotencyKeyReused, UnknownGeneration
@@ -52,6 +53,14 @@ _TOLD_AS: Final[tuple[tuple[type[VelroError], type[problems.VelroProblem]], ...]
 )
 
 
+# What is raised while a body is read. The framework has one 400, for a body it cannot parse.
+_REFUSED_BODIES: Final[dict[int, type[problems.VelroProblem]]] = {
+    HTTPStatus.BAD_REQUEST: problems.Unreadable,
+    HTTPStatus.REQUEST_TIMEOUT: problems.TooSlow,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: problems.TooLarge,
+}
+
+
 def problem_of(error: VelroError) -> problems.VelroProblem:
     """How an error of the layers below is told to a caller."""
     kinds = (kind for told, kind in _TOLD_AS if isinstance(error, told))
@@ -74,7 +83,11 @@ def add_problems(app: FastAPI) -> None:
 
     async def answer(request: Request, error: Exception) -> Response:
         # The library's handler is a plain function, which Starlette would run in a thread.
-        return cast("Response", handler(request, error))
+        response = cast("Response", handler(request, error))
+        if (correlation_id := correlation_id_of(request)) is not None:
+            # Defects are answered outside of the middleware that names all other answers.
+            response.headers.setdefault(CORRELATION_HEADER, correlation_id)
+        return response
 
     for error_type in (Exception, VelroError, Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(error_type, answer)
@@ -91,8 +104,8 @@ def _of_velro_error(_handler: object, request: Request, error: VelroError) -> Pr
 
 def _of_http_error(_handler: object, _request: Request, error: HTTPException) -> Problem:
     """What the framework refuses: problems that mean no more than their status."""
-    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return problems.TooLarge(error.detail)
+    if (kind := _REFUSED_BODIES.get(error.status_code)) is not None:
+        return kind(error.detail)
     title = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail != title else None
     headers = dict(error.headers or {})

@@ -49,6 +49,21 @@ class InvalidRequest(VelroProblem):  # noqa: D101 - `meaning` documents it, here
     meaning = "`errors` says what is wrong with what."
 
 
+class Unreadable(VelroProblem):  # noqa: D101 - as above
+    name = "unreadable-body"
+    summary = "The body cannot be read"
+    code = 400
+    meaning = "It is not JSON in UTF-8, or is nested without end."
+
+
+class TooSlow(VelroProblem):  # noqa: D101 - as above
+    name = "too-slow"
+    summary = "The body took too long"
+    code = 408
+    answer_headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
+    meaning = "It did not arrive in time; nothing was accepted."
+
+
 class UnknownProvider(VelroProblem):  # noqa: D101 - as above
     name = "unknown-provider"
     summary = "There is no such provider"
@@ -177,6 +192,8 @@ class Defect(VelroProblem):  # noqa: D101 - as above
 
 PROBLEMS: tuple[type[VelroProblem], ...] = (
     InvalidRequest,
+    Unreadable,
+    TooSlow,
     UnknownProvider,
     KeyReused,
     WillNotDo,

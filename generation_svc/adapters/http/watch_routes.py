@@ -69,7 +69,6 @@ def watch_router(*, reading: Reading, changes: Changes, object_urls: ObjectUrls)
         ] = None,
     ) -> AsyncGenerator[_Watch]:
         """Everything that can be refused is refused here, before the stream has begun."""
-        ends_at = asyncio.get_running_loop().time() + timeout_s
         over = _OVER[until]
         await reading.reached(at_least, timeout_s=wait_s)
         async with changes.watching(generation_id) as watching:
@@ -77,6 +76,7 @@ def watch_router(*, reading: Reading, changes: Changes, object_urls: ObjectUrls)
             seen = -1 if last_event_id is None else last_event_id
             if over(found) and found.position <= seen:
                 raise NothingLeft
+            ends_at = asyncio.get_running_loop().time() + timeout_s
             yield _Watch(found, watching, over, until, seen, ends_at)
 
     async def watch(

@@ -16,6 +16,7 @@ from generation_svc.adapters.http.problems import (
     NotFound,
     OutcomeUnknown,
     TooLarge,
+    TooSlow,
     WillNotDo,
 )
 from generation_svc.application.deciding import Decided
@@ -51,6 +52,7 @@ def webhook_router(accept: AcceptsWebhooks) -> APIRouter:
             NotACallback,
             NotFound,
             TooLarge,
+            TooSlow,
             LogAway,
             OutcomeUnknown,
             Later,
