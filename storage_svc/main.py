@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -110,8 +111,11 @@ def retry_command(generation_id: str) -> None:
     )
 
 
-def main() -> None:
-    """The command `storage-svc`."""
+@app.callback()
+def begin(context: typer.Context) -> None:
+    """Keep what AI providers make: copy it into the bucket before its link dies."""
+    # A service tells its life; a command that a person runs tells only what is wrong.
+    level = logging.INFO if context.invoked_subcommand == "serve" else logging.WARNING
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -120,9 +124,14 @@ def main() -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         # What a program prints is its result; what it says about its life goes beside it.
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def main() -> None:
+    """The command `storage-svc`."""
     app()
 
 

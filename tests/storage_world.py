@@ -19,6 +19,7 @@ from shared.contracts.events import (
     Output,
     StoredObject,
 )
+from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.port import NOTHING_YET
@@ -38,7 +39,6 @@ from storage_svc.read_model.model import NAME, BacklogModel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from shared.contracts.subjects import Subjects
     from shared.media.copying import CopyOrder
     from shared.projection.runner import Projector as AnyProjector
     from storage_svc.read_model.rows import Backlog
@@ -185,9 +185,10 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    *, nats_url: str, subjects: Subjects, stream: str, database: str, projecting: bool = True
+    *, nats_url: str, subject_root: str, stream: str, database: str, projecting: bool = True
 ) -> AsyncGenerator[World]:
     """The world of one test; without `projecting` it takes a service to fill the backlog."""
+    subjects = Subjects(subject_root)
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connected(nats_url, name="tests"))
         await ensure_stream(connection, StreamDeclaration(name=stream, subjects=subjects))

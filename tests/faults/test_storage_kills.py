@@ -3,112 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 
 from shared.contracts.events import MediaStored, MigrationCompleted
-from tests.storage_media import MediaServer, media_server, picture
-from tests.storage_process import Wire, environment, storage_process, wire
-from tests.storage_world import DEADLINE_S, World, open_world
-from velro.stack.seaweedfs import s3_client
+from tests.storage_media import picture
+from tests.storage_process import storage_process, wire
+from tests.storage_scene import Scene, open_scene, port_of
+from tests.storage_world import DEADLINE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from shared.contracts.subjects import Subjects
     from velro.stack.seaweedfs import S3Address
 
 NAME = "g-0.png"
 
 
-@dataclass(frozen=True)
-class Scene:
-    world: World
-    media: MediaServer
-    bucket: S3Address
-    env: dict[str, str]
-    subject_root: str
-
-    async def objects(self) -> dict[str, bytes]:
-        def read() -> dict[str, bytes]:
-            client = s3_client(self.bucket)
-            found = client.list_objects_v2(Bucket=self.bucket.bucket).get("Contents", [])
-            keys = [str(one["Key"]) for one in found]
-            bodies = {
-                key: client.get_object(Bucket=self.bucket.bucket, Key=key)["Body"].read()
-                for key in keys
-            }
-            client.close()
-            return bodies
-
-        return await asyncio.to_thread(read)
-
-    async def completed(self) -> None:
-        url = f"http://{self.media.host}/{{id}}-{{index}}.png"
-        await self.world.completed("g", url=url)
-
-    def through(self, *, nats: Wire | None = None, s3: Wire | None = None) -> dict[str, str]:
-        env = dict(self.env)
-        if nats is not None:
-            env["VELRO_NATS_URL"] = f"nats://127.0.0.1:{nats.port}"
-        if s3 is not None:
-            env["VELRO_S3_ENDPOINT_URL"] = f"http://127.0.0.1:{s3.port}"
-        return env
-
-    async def healed(self) -> None:
-        """A new process finishes what the killed one began: one object, one event."""
-        async with storage_process(self.env, "serve", quiet=True) as process:
-            await self.world.until_pending(0)
-            assert (await process.stop()).code == 0
-        said = await self.world.said("g")
-        assert [type(event) for event in said] == [MediaStored, MigrationCompleted]
-        (stored,) = [event for event in said if isinstance(event, MediaStored)]
-        assert await self.objects() == {stored.object.key: picture(NAME)}
+async def healed(scene: Scene) -> None:
+    """A new process finishes what the killed one began: one object, one event."""
+    async with storage_process(scene.env, "serve", quiet=True) as process:
+        await scene.world.until_pending(0)
+        assert (await process.stop()).code == 0
+    said = await scene.world.said("g")
+    assert [type(event) for event in said] == [MediaStored, MigrationCompleted]
+    (stored,) = [event for event in said if isinstance(event, MediaStored)]
+    assert await scene.objects() == {stored.object.key: (picture(NAME), "image/png")}
 
 
 @pytest.fixture
 async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
     nats_url: str,
     subject_root: str,
-    subjects: Subjects,
     stream: str,
     database: str,
     bucket: S3Address,
     tmp_path: Path,
 ) -> AsyncGenerator[Scene]:
-    async with AsyncExitStack() as stack:
-        media = await stack.enter_async_context(media_server())
-        world = await stack.enter_async_context(
-            open_world(
-                nats_url=nats_url,
-                subjects=subjects,
-                stream=stream,
-                database=database,
-                projecting=False,
-            )
-        )
-        env = environment(
-            nats_url=nats_url,
-            subject_root=subject_root,
-            stream=stream,
-            database=database,
-            bucket=bucket,
-            media_host=media.host,
-            spool=tmp_path,
-        )
-        yield Scene(world, media, bucket, env, subject_root)
-
-
-def port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
+    async with open_scene(
+        nats_url=nats_url,
+        subject_root=subject_root,
+        stream=stream,
+        database=database,
+        bucket=bucket,
+        spool=tmp_path,
+    ) as opened:
+        yield opened
 
 
 async def test_a_worker_killed_in_the_download_stores_the_object_once(
@@ -126,20 +69,20 @@ async def test_a_worker_killed_in_the_download_stores_the_object_once(
         return answer
 
     scene.media.answers[NAME] = half_of_it
-    await scene.completed()
+    await scene.completed("g")
     async with storage_process(scene.env, "serve", quiet=True) as process:
         await asyncio.wait_for(halfway.wait(), DEADLINE_S)
         await process.kill()
     over.set()
     assert await scene.objects() == {}
     del scene.media.answers[NAME]
-    await scene.healed()
+    await healed(scene)
     left = await asyncio.to_thread(lambda: [path for path in tmp_path.rglob("*") if path.is_file()])
     assert not left, "the spool is swept, and removed at the end"
 
 
 async def test_a_worker_killed_before_the_put_stores_the_object_once(scene: Scene) -> None:
-    await scene.completed()
+    await scene.completed("g")
     async with (
         wire(port_of(scene.bucket.endpoint_url), hold_requests=b"PUT /") as s3,
         storage_process(scene.through(s3=s3), "serve", quiet=True) as process,
@@ -147,11 +90,11 @@ async def test_a_worker_killed_before_the_put_stores_the_object_once(scene: Scen
         await s3.wait_caught()
         await process.kill()
     assert await scene.objects() == {}
-    await scene.healed()
+    await healed(scene)
 
 
 async def test_a_worker_killed_after_the_put_stores_the_object_once(scene: Scene) -> None:
-    await scene.completed()
+    await scene.completed("g")
     # A picture's last bytes: the service's headers wait for a "100 Continue" before the body.
     async with (
         wire(port_of(scene.bucket.endpoint_url), hold_answers=b"IEND") as s3,
@@ -163,11 +106,11 @@ async def test_a_worker_killed_after_the_put_stores_the_object_once(scene: Scene
                 await asyncio.sleep(0.05)
         await process.kill()
     assert await scene.world.said("g") == []
-    await scene.healed()
+    await healed(scene)
 
 
 async def test_a_worker_killed_before_the_append_stores_the_object_once(scene: Scene) -> None:
-    await scene.completed()
+    await scene.completed("g")
     append = f"HPUB {scene.subject_root}.storage.g".encode()
     async with (
         wire(port_of(scene.env["VELRO_NATS_URL"]), hold_requests=append) as nats,
@@ -177,11 +120,11 @@ async def test_a_worker_killed_before_the_append_stores_the_object_once(scene: S
         await process.kill()
     assert len(await scene.objects()) == 1
     assert await scene.world.said("g") == []
-    await scene.healed()
+    await healed(scene)
 
 
 async def test_a_worker_killed_after_the_append_stores_the_object_once(scene: Scene) -> None:
-    await scene.completed()
+    await scene.completed("g")
     async with (
         wire(port_of(scene.env["VELRO_NATS_URL"]), hold_answers=b"Nats-Batch-Commit") as nats,
         storage_process(scene.through(nats=nats), "serve", quiet=True) as process,
@@ -191,13 +134,12 @@ async def test_a_worker_killed_after_the_append_stores_the_object_once(scene: Sc
             while not await scene.world.said("g"):  # noqa: ASYNC110 - no consumer but this
                 await asyncio.sleep(0.05)
         await process.kill()
-    await scene.healed()
+    await healed(scene)
 
 
 async def test_two_services_at_once_store_each_object_once(scene: Scene) -> None:
-    url = f"http://{scene.media.host}/{{id}}-{{index}}.png"
     for number in range(20):
-        await scene.world.completed(f"g{number}", outputs=2, url=url)
+        await scene.completed(f"g{number}", outputs=2)
     async with (
         storage_process(scene.env, "serve", quiet=True),
         storage_process(scene.env, "serve", quiet=True),
@@ -215,7 +157,7 @@ async def test_two_services_at_once_store_each_object_once(scene: Scene) -> None
 
 
 async def test_a_service_beside_a_killed_one_takes_over_its_work(scene: Scene) -> None:
-    await scene.completed()
+    await scene.completed("g")
     async with (
         wire(port_of(scene.bucket.endpoint_url), hold_requests=b"PUT /") as s3,
         storage_process(scene.through(s3=s3), "serve", quiet=True) as process,

@@ -21,7 +21,6 @@ from tests.storage_world import DEADLINE_S, PretendedCopier, World, open_world
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from shared.contracts.subjects import Subjects
     from shared.media.copying import CopyOrder
 
 MINUTE = timedelta(minutes=1)
@@ -29,10 +28,10 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 async def world(
-    nats_url: str, subjects: Subjects, stream: str, database: str
+    nats_url: str, subject_root: str, stream: str, database: str
 ) -> AsyncGenerator[World]:
     async with open_world(
-        nats_url=nats_url, subjects=subjects, stream=stream, database=database
+        nats_url=nats_url, subject_root=subject_root, stream=stream, database=database
     ) as opened:
         yield opened
 
