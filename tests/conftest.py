@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-from nats.js.errors import NotFoundError
 
 from shared.contracts.subjects import Subjects
-from shared.messaging.connection import connect
+from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
 from velro.stack.seaweedfs import s3_client
 
@@ -107,13 +106,11 @@ async def stream(nats_url: str, subject_root: str) -> AsyncGenerator[str]:
     """The name for this test's stream on the shared server; whatever begins so is deleted after."""
     name = subject_root.upper()
     yield name
-    connection = await connect(nats_url, name="tests")
-    for suffix in ("", "_DEAD", "_RETRY"):
-        try:
-            await jetstream_of(connection).delete_stream(name + suffix)
-        except NotFoundError:
-            continue  # the test did not make it
-    await connection.close()
+    async with connected(nats_url, name="tests") as connection:
+        jetstream = jetstream_of(connection)
+        for found in await jetstream.streams_info():
+            if str(found.config.name).startswith(name):
+                await jetstream.delete_stream(str(found.config.name))
 
 
 @pytest.fixture
@@ -121,10 +118,12 @@ async def database(postgres_dsn: str) -> AsyncGenerator[str]:
     """The address of an empty database for this test alone."""
     name = f"t{secrets.token_hex(6)}"
     admin = await asyncpg.connect(postgres_dsn)
-    await admin.execute(f"create database {name}")
-    yield f"{postgres_dsn.rpartition('/')[0]}/{name}"
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
+    try:
+        await admin.execute(f"create database {name}")
+        yield f"{postgres_dsn.rpartition('/')[0]}/{name}"
+        await admin.execute(f"drop database {name} with (force)")
+    finally:
+        await admin.close()
 
 
 @pytest.fixture

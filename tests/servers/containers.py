@@ -7,6 +7,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
+import docker
+import pytest
+from docker.errors import DockerException
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 
 from tests.servers.port import OwnNats, OwnPostgres, OwnS3
@@ -32,7 +36,9 @@ class ContainerServer:
     def __init__(self, container: DockerContainer, ready: Callable[[], bool]) -> None:
         self._container = container
         self._ready = ready
-        container.start()
+
+    def create(self) -> None:
+        self._container.start()
         self._wait()
 
     def start(self) -> None:
@@ -61,17 +67,17 @@ class ContainerServer:
 
 
 class ContainerServers:
-    """Without a Docker engine this fails at the first server: containers were asked for."""
-
     def __init__(self, directory: Path) -> None:
         # No image of the reaper is needed where containers are removed at the end of the run.
         os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
         os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+        _require_engine()
         self._directory = directory
         self._started: list[ContainerServer] = []
 
     def nats(self) -> OwnNats:
         port, monitor = self._ports("nats", "monitor")
+        # Plain, because NatsContainer warns about itself at import, and takes no configuration.
         container = (
             DockerContainer(NATS_IMAGE)
             .with_command("-c /etc/nats/nats.conf")
@@ -83,7 +89,13 @@ class ContainerServers:
 
     def postgres(self) -> OwnPostgres:
         (port,) = self._ports("postgres")
-        container = DockerContainer(POSTGRES_IMAGE).with_env("POSTGRES_PASSWORD", "velro-test")
+        container = PostgresContainer(
+            POSTGRES_IMAGE,
+            username="postgres",
+            password="velro-test",
+            dbname="postgres",
+            driver=None,
+        )
         _bind(container, {5432: port})
         server = self._start(container, lambda: accepts_connections(port))
         return OwnPostgres(server, f"postgresql://postgres:velro-test@127.0.0.1:{port}/postgres")
@@ -110,13 +122,26 @@ class ContainerServers:
 
     def _start(self, container: DockerContainer, ready: Callable[[], bool]) -> ContainerServer:
         server = ContainerServer(container, ready)
-        self._started.append(server)
+        self._started.append(server)  # before it runs: one that fails to start is removed too
+        server.create()
         return server
 
     def _ports(self, *names: str) -> Sequence[int]:
         memory = self._directory / f"{len(self._started)}.json"
         chosen = ports.choose(dict.fromkeys(names), memory)
         return [chosen[name] for name in names]
+
+
+def _require_engine() -> None:
+    client: Any = None
+    try:
+        client = cast("Any", docker).from_env(timeout=10)
+        client.ping()
+    except DockerException as error:
+        pytest.exit(f"--servers=containers needs a Docker engine, and none answers: {error}", 3)
+    finally:
+        if client is not None:
+            client.close()
 
 
 def _bind(container: DockerContainer, chosen: dict[int, int]) -> None:

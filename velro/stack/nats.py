@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import urllib.error
@@ -9,6 +10,9 @@ import urllib.request
 from pathlib import Path
 
 from velro.stack.process import ManagedProcess
+
+# A proxy from the environment is for the world outside, not for loopback.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def program(name: str) -> str:
@@ -18,12 +22,13 @@ def program(name: str) -> str:
 
 
 def answers(url: str, *, status: int = 200) -> bool:
-    """Whether an HTTP GET on loopback gets this status."""
+    """Whether an HTTP GET on loopback gets this status within a second."""
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - an http URL of ours
+        with _DIRECT.open(url, timeout=1) as answer:
             return answer.status == status
     except urllib.error.HTTPError as error:
-        return error.code == status
+        with error:
+            return error.code == status
     except OSError:
         return False
 
@@ -39,15 +44,21 @@ def nats_server(
 listen: 127.0.0.1:{port}
 http: 127.0.0.1:{monitor_port}
 jetstream {{
-  store_dir: "{directory / name}"
+  store_dir: {json.dumps(str(directory / name))}
   sync_interval: always
 }}
 """
     )
-    return ManagedProcess(
+    server = ManagedProcess(
         name=name,
         argv=[program("nats-server"), "-c", str(config)],
         directory=directory,
-        ready=lambda: answers(f"http://127.0.0.1:{monitor_port}/healthz"),
+        cwd=directory,
+        # /healthz answers when streams are recovered. Whose answer it is has to be asked: where
+        # another server has taken the port, it would answer for ours.
+        ready=lambda: (
+            answers(f"http://127.0.0.1:{monitor_port}/healthz") and server.listens_on(port)
+        ),
         owned=owned,
     )
+    return server

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.errors import VelroError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 # SeaweedFS opens a gRPC port this far above every HTTP port of its own, without asking.
 GRPC_OFFSET = 10_000
+# Below the range that the kernel hands out to outgoing connections (32768 and up), so that no
+# client's connection sits on the port, or on its gRPC port, when its server starts again.
+_OTHERS = range(11_000, 22_000)
+_TRIES = 500
+_SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts them there, whatever TMPDIR says
 
 
 class NoFreePort(VelroError):
@@ -22,8 +28,8 @@ class NoFreePort(VelroError):
 
 
 def is_free(port: int) -> bool:
-    """Whether the port, and the gRPC port that belongs to it, can be bound on loopback."""
-    return all(_can_bind(candidate) for candidate in (port, port + GRPC_OFFSET))
+    """Whether the port, and the gRPC port that belongs to it, can be had on loopback."""
+    return all(_can_bind(claim) and not _barred_by_socket(claim) for claim in _claimed(port))
 
 
 def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
@@ -33,13 +39,14 @@ def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
         NoFreePort: none was found.
     """
     chosen: dict[str, int] = {}
-    for name, port in {**usual, **remembered(memory)}.items():
-        taken = set(chosen.values())
-        if port is None or port in taken or not is_free(port):
-            port = _other(taken)  # noqa: PLW2901 - the port of this name, found another way
-        chosen[name] = port
+    for name, wish in {**usual, **remembered(memory)}.items():
+        taken = {claim for port in chosen.values() for claim in _claimed(port)}
+        wishes = [] if wish is None else [wish]
+        chosen[name] = _first_free([*wishes, *random.sample(_OTHERS, _TRIES)], taken)
     memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(json.dumps(chosen, indent=1))
+    fresh = memory.with_suffix(".new")
+    fresh.write_text(json.dumps(chosen, indent=1))
+    fresh.replace(memory)
     return chosen
 
 
@@ -49,13 +56,20 @@ def remembered(memory: Path) -> dict[str, int]:
     return ports
 
 
-def _other(taken: set[int]) -> int:
-    # Below the range that the kernel hands out to outgoing connections (32768 and up), so that
-    # no client's connection sits on the port when its server starts again.
-    for port in random.sample(range(11_000, 22_000), 200):
-        if port not in taken and is_free(port):
+def seaweedfs_sockets(port: int) -> list[Path]:
+    """The Unix sockets that SeaweedFS made for a port, which it does not always take away."""
+    return list(_SOCKETS.glob(f"seaweedfs-*-{port}.sock"))
+
+
+def _claimed(port: int) -> tuple[int, int]:
+    return port, port + GRPC_OFFSET
+
+
+def _first_free(candidates: list[int], taken: set[int]) -> int:
+    for port in candidates:
+        if taken.isdisjoint(_claimed(port)) and is_free(port):
             return port
-    raise NoFreePort("no free port on 127.0.0.1 between 11000 and 22000")
+    raise NoFreePort(f"no free port on 127.0.0.1 between {_OTHERS.start} and {_OTHERS.stop}")
 
 
 def _can_bind(port: int) -> bool:
@@ -66,3 +80,9 @@ def _can_bind(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _barred_by_socket(port: int) -> bool:
+    # SeaweedFS ends, or waits for ever, where it cannot take away another user's old socket.
+    user = os.geteuid()
+    return user != 0 and any(path.lstat().st_uid != user for path in seaweedfs_sockets(port))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -16,12 +12,16 @@ from typing import TYPE_CHECKING
 import psutil
 
 from shared.errors import VelroError
+from velro.stack import ending, state
+from velro.stack.guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_TAIL_LINES = 15
+_TAIL_MAX_BYTES = 16_384
+_LOOK_EVERY_S = 0.05
 
 
 class ProcessFailed(VelroError):
@@ -32,18 +32,20 @@ class AlreadyRunning(VelroError):
     """The process of an earlier start is alive: stop it first (`velro down`)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ManagedProcess:
-    """A process that is started, watched and ended by us, in a process group of its own.
+    """A process that is started, watched and ended by us, in a session of its own.
 
-    A file under `directory` names it by pid and moment of creation, so that a later program
-    finds it again and never mistakes another process for it.
+    A file under `directory` tells a later program which process it is, so that another is never
+    mistaken for it.
 
     Attributes:
-        owned: it ends when the program that started it does, however that ends (Linux). Start
-            it from the main thread: the kernel means the thread.
-        stop_signal: what it takes as "finish and go".
+        name: unique under `directory`; its log is `<name>.log` there.
         ready: says whether it answers.
+        env: what its environment holds beside this program's.
+        owned: it ends when this program does, however that ends; otherwise it stays.
+        cwd: where it works; None is where this program does.
+        stop_signal: what it takes as "finish and go".
     """
 
     name: str
@@ -52,11 +54,12 @@ class ManagedProcess:
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     owned: bool = True
-    sets_death_signal_itself: bool = False
+    cwd: Path | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     start_deadline_s: float = 30.0
     stop_deadline_s: float = 15.0
     _child: subprocess.Popen[bytes] | None = None
+    _spawned: state.Identity | None = None
 
     @property
     def log_path(self) -> Path:
@@ -64,19 +67,15 @@ class ManagedProcess:
         return self.directory / f"{self.name}.log"
 
     @property
-    def _record(self) -> Path:
-        return self.directory / f"{self.name}.pid.json"
-
-    @property
     def pid(self) -> int | None:
         """Its process id, while it lives."""
-        process = self._process()
-        return process.pid if process else None
+        identity = self._identity()
+        return identity.pid if identity else None
 
     @property
     def running(self) -> bool:
         """Whether it lives, started by this program or an earlier one."""
-        return self._process() is not None
+        return self._identity() is not None
 
     def start(self) -> None:
         """Spawn it and wait until it is ready.
@@ -89,29 +88,38 @@ class ManagedProcess:
         self.wait_until_ready()
 
     def spawn(self) -> None:
-        """Start it without waiting.
+        """Start it without waiting. One whose owner was killed is ended first.
 
         Raises:
             AlreadyRunning: it is alive from an earlier start.
         """
-        if (process := self._process()) is not None:
-            raise AlreadyRunning(f"{self.name} is running already, as process {process.pid}")
+        record = state.read(self.directory, self.name)
+        if record is not None and record.orphaned:
+            self.stop()
+        if (identity := self._identity()) is not None:
+            raise AlreadyRunning(f"{self.name} is running already, as process {identity.pid}")
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: S603 - the project's own servers and services
+            child = subprocess.Popen(  # noqa: S603 - the project's own servers and services
                 list(self.argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.env},
+                cwd=self.cwd,
                 start_new_session=True,
-                preexec_fn=self._die_with_parent(),  # noqa: PLW1509 - spawned before any thread is
             )
-        try:
-            created = psutil.Process(self._child.pid).create_time()
-        except psutil.NoSuchProcess:
+        self._child = child
+        self._spawned = identity = state.Identity.of(child.pid)
+        if identity is None:
             return  # gone at once; waiting for it says why
-        self._record.write_text(json.dumps({"pid": self._child.pid, "created": created}))
+        if self.owned:
+            guard.watch(identity, stop_signal=self.stop_signal, deadline_s=self.stop_deadline_s)
+        owner = state.Identity.of(os.getpid()) if self.owned else None
+        state.write(
+            self.directory,
+            state.Record(self.name, identity, owner, self.stop_signal, self.stop_deadline_s),
+        )
 
     def wait_until_ready(self) -> None:
         """Return when it answers.
@@ -120,70 +128,89 @@ class ManagedProcess:
             ProcessFailed: it ended, or was not ready in time; nothing of it is left.
         """
         deadline = monotonic() + self.start_deadline_s
-        while not self.ready():
+        while True:
             if not self.running:
                 code = self._child.poll() if self._child else None
                 self._fail(f"ended with code {code} before it was ready")
+            if self.ready():
+                return
             if monotonic() > deadline:
                 self.kill()
                 self._fail(f"was not ready after {self.start_deadline_s:g} s")
-            sleep(0.05)
+            sleep(_LOOK_EVERY_S)
+
+    def listens_on(self, port: int) -> bool:
+        """Whether this very process, not another on the same machine, listens on the TCP port."""
+        identity = self._identity()
+        process = identity.process() if identity else None
+        if process is None:
+            return False
+        try:
+            sockets = process.net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        return any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets)
 
     def stop(self) -> None:
-        """Ask it to finish, wait, and end it by force when it takes too long."""
-        process = self._process()
-        if process is not None:
-            process.send_signal(self.stop_signal)
-            if not self._gone(process, self.stop_deadline_s):
-                self.kill()
-        self._forget()
+        """Ask it to finish, wait, and end it by force when it takes too long.
+
+        Raises:
+            ProcessFailed: not even SIGKILL ended it.
+        """
+        identity = self._identity()
+        gone = identity is None or ending.end(
+            identity, stop_signal=self.stop_signal, deadline_s=self.stop_deadline_s
+        )
+        self._forget(gone=gone)
 
     def kill(self) -> None:
-        """SIGKILL to its whole group, and wait until it is gone."""
-        process = self._process()
-        if process is not None:
-            # It may end on its own between the look and the signal.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if not self._gone(process, self.stop_deadline_s):
-                raise ProcessFailed(f"{self.name} (process {process.pid}) survived SIGKILL")
-        self._forget()
+        """SIGKILL to it and everything it started, and wait until all of it is gone.
 
-    def _process(self) -> psutil.Process | None:
-        """The living process that the record means."""
-        if self._child is not None and self._child.poll() is not None:
-            return None
-        try:
-            record = json.loads(self._record.read_text())
-            process = psutil.Process(record["pid"])
-            same = process.create_time() == record["created"]
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            return None
-        return process if same and alive else None
+        Raises:
+            ProcessFailed: something survived.
+        """
+        identity = self._identity()
+        self._forget(gone=identity is None or ending.kill(identity))
 
-    def _gone(self, process: psutil.Process, deadline_s: float) -> bool:
-        try:
-            if self._child is not None and self._child.pid == process.pid:
-                self._child.wait(deadline_s)
-            else:
-                process.wait(deadline_s)
-        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
-            return False
-        return True
+    def _identity(self) -> state.Identity | None:
+        """The living process: the one spawned here, else the one on record."""
+        if self._spawned is not None and self._spawned.process():
+            return self._spawned
+        record = state.read(self.directory, self.name)
+        return record.identity if record and record.identity.process() else None
 
-    def _forget(self) -> None:
-        self._child = None
-        self._record.unlink(missing_ok=True)
+    def _forget(self, *, gone: bool) -> None:
+        if not gone:
+            raise ProcessFailed(f"{self.name} (process {self.pid}) survived SIGKILL")
+        if self._spawned is not None:
+            guard.release(self._spawned)
+            self._spawned = None
+        if self._child is not None:
+            self._child.wait()  # it has ended; this takes its zombie away
+            self._child = None
+        state.forget(self.directory, self.name)
 
     def _fail(self, what: str) -> None:
-        tail = self.log_path.read_text(errors="replace").splitlines()[-15:]
-        self._forget()
-        raise ProcessFailed("\n".join([f"{self.name} {what}. The end of its log:", *tail]))
+        self._forget(gone=True)
+        tail = _tail(self.log_path)
+        raise ProcessFailed("\n".join([f"{self.name} {what}. The end of {self.log_path}:", *tail]))
 
-    def _die_with_parent(self) -> Callable[[], None] | None:
-        if not self.owned or self.sets_death_signal_itself or sys.platform != "linux":
-            return None
-        libc = ctypes.CDLL(None)
-        stop_signal = int(self.stop_signal)
-        return lambda: libc.prctl(_PR_SET_PDEATHSIG, stop_signal)
+
+def stop_recorded(directory: Path, record: state.Record) -> None:
+    """Stop a process that another program started, by what is on record about it.
+
+    Raises:
+        ProcessFailed: not even SIGKILL ended it.
+    """
+    gone = ending.end(
+        record.identity, stop_signal=record.stop_signal, deadline_s=record.stop_deadline_s
+    )
+    if not gone:
+        raise ProcessFailed(f"{record.name} (process {record.identity.pid}) survived SIGKILL")
+    state.forget(directory, record.name)
+
+
+def _tail(path: Path) -> list[str]:
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - _TAIL_MAX_BYTES))
+        return log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]

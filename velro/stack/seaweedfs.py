@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
+import contextlib
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import boto3  # pyright: ignore[reportMissingTypeStubs] - its stubs are a package of their own, for one call
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from velro.stack.addresses import S3Address
 from velro.stack.nats import program
+from velro.stack.ports import GRPC_OFFSET, seaweedfs_sockets
 from velro.stack.process import ManagedProcess
+from velro.stack.secret_file import secrets_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+__all__ = ["S3Address", "SeaweedServer", "has_bucket", "s3_client"]
 
-@dataclass(frozen=True, slots=True)
-class S3Address:
-    """All that a client of an S3 service needs."""
 
-    endpoint_url: str
-    access_key: str
-    secret_key: str
-    bucket: str
-    region: str = "us-east-1"
+@dataclass(slots=True, eq=False)
+class _Weed(ManagedProcess):
+    """`weed mini`, which leaves Unix sockets behind; another user's server fails over them."""
+
+    http_ports: tuple[int, ...] = ()
+
+    def stop(self) -> None:
+        ManagedProcess.stop(self)
+        self._sweep()
+
+    def kill(self) -> None:
+        ManagedProcess.kill(self)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        for port in self.http_ports:
+            for claim in (port, port + GRPC_OFFSET):
+                for path in seaweedfs_sockets(claim):
+                    path.unlink(missing_ok=True)
 
 
 class SeaweedServer:
@@ -48,12 +58,15 @@ class SeaweedServer:
     ) -> None:
         data = directory / name
         data.mkdir(parents=True, exist_ok=True)
-        access_key, secret_key = _keys(directory / f"{name}.keys.json")
-        self.address = S3Address(f"http://127.0.0.1:{s3_port}", access_key, secret_key, bucket)
-        self.process = ManagedProcess(
+        keys = secrets_for(directory / f"{name}.secrets.json", ("access_key", "secret_key"))
+        self.address = S3Address(
+            f"http://127.0.0.1:{s3_port}", keys["access_key"], keys["secret_key"], bucket
+        )
+        self.process: ManagedProcess = _Weed(
             name=name,
             argv=[
                 program("weed"),
+                "-logtostderr=true",  # otherwise into files of its own in the temporary directory
                 "mini",
                 f"-dir={data}",
                 "-ip=127.0.0.1",
@@ -71,23 +84,37 @@ class SeaweedServer:
                 "-master.telemetry=false",
             ],
             directory=directory,
-            env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
+            cwd=directory,
+            env={
+                "AWS_ACCESS_KEY_ID": self.address.access_key,
+                "AWS_SECRET_ACCESS_KEY": self.address.secret_key,
+            },
             ready=lambda: has_bucket(self.address),
             owned=owned,
+            stop_signal=signal.SIGTERM,
+            http_ports=(s3_port, master_port, volume_port, filer_port, admin_port),
         )
 
 
 def has_bucket(address: S3Address) -> bool:
-    """Whether the service answers and has the bucket."""
-    try:
-        s3_client(address).head_bucket(Bucket=address.bucket)
-    except (BotoCoreError, ClientError):
-        return False
+    """Whether the service answers to these keys and has the bucket."""
+    # The import takes longer than everything else here, and most who read addresses never look.
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    client = s3_client(address)
+    with contextlib.closing(client):
+        try:
+            client.head_bucket(Bucket=address.bucket)
+        except (BotoCoreError, ClientError):
+            return False
     return True
 
 
 def s3_client(address: S3Address) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
     """A plain, synchronous S3 client for looking at the bucket from outside the services."""
+    import boto3  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs] - as above; its stubs are a package of their own
+    from botocore.config import Config  # noqa: PLC0415 - as above
+
     return cast("Any", boto3).client(
         "s3",
         endpoint_url=address.endpoint_url,
@@ -101,13 +128,6 @@ def s3_client(address: S3Address) -> Any:  # noqa: ANN401 - boto3 makes its clie
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            proxies={},  # a proxy from the environment is for the world outside, not for loopback
         ),
     )
-
-
-def _keys(path: Path) -> tuple[str, str]:
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
-            json.dump([secrets.token_hex(8), secrets.token_hex(20)], file)
-    access_key, secret_key = json.loads(path.read_text())
-    return access_key, secret_key

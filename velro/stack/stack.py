@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from velro.stack import ports
+from velro.stack import ports, state
+from velro.stack.addresses import Addresses
 from velro.stack.nats import nats_server
 from velro.stack.postgres import PostgresServer
-from velro.stack.process import AlreadyRunning
+from velro.stack.process import AlreadyRunning, stop_recorded
 from velro.stack.seaweedfs import S3Address, SeaweedServer
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from velro.stack.process import ManagedProcess
+
+__all__ = ["USUAL_PORTS", "Addresses", "S3Address", "Stack"]
 
 USUAL_PORTS = {
     "nats": 4222,
@@ -32,111 +39,106 @@ USUAL_PORTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the servers are, on loopback."""
-
-    nats_url: str
-    nats_monitor_url: str
-    generation_dsn: str
-    storage_dsn: str
-    superuser_dsn: str
-    s3: S3Address
-
-    def environment(self) -> dict[str, str]:
-        """The servers, as the services' settings name them."""
-        return {
-            "VELRO_NATS_URL": self.nats_url,
-            "VELRO_GENERATION_POSTGRES_DSN": self.generation_dsn,
-            "VELRO_STORAGE_POSTGRES_DSN": self.storage_dsn,
-            "VELRO_S3_ENDPOINT_URL": self.s3.endpoint_url,
-            "VELRO_S3_REGION": self.s3.region,
-            "VELRO_S3_ACCESS_KEY": self.s3.access_key,
-            "VELRO_S3_SECRET_KEY": self.s3.secret_key,
-            "VELRO_S3_BUCKET": self.s3.bucket,
-        }
+class _Servers:
+    nats: ManagedProcess
+    postgres: PostgresServer
+    seaweedfs: SeaweedServer
 
 
 class Stack:
     """NATS, PostgreSQL and SeaweedFS with their data under one directory.
 
+    `without` names servers (nats, postgres, seaweedfs) that are not ours to start or to stop.
+
     As a context manager it starts them and ends them, whatever happens between. An `owned` stack
     also ends when this program is killed; the other kind stays until somebody stops it.
     """
 
-    def __init__(self, directory: Path, *, owned: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, owned: bool = True, without: frozenset[str] = frozenset()
+    ) -> None:
         self.directory = directory.resolve()
         self._owned = owned
+        self._without = without
         self._memory = self.directory / "ports.json"
-        # Ports of a running stack are taken by itself, so they are read, not chosen.
-        alive = [self.directory / f"{name}.pid.json" for name in ("nats", "postgres", "seaweedfs")]
-        self.ports = ports.remembered(self._memory) if any(p.exists() for p in alive) else {}
-        if not self.ports:
-            self.ports = ports.choose(USUAL_PORTS, self._memory)
-        self.nats: ManagedProcess = nats_server(
-            self.directory,
-            port=self.ports["nats"],
-            monitor_port=self.ports["nats_monitor"],
-            owned=owned,
-        )
-        self._postgres = PostgresServer(self.directory, port=self.ports["postgres"], owned=owned)
-        self._seaweedfs = SeaweedServer(
-            self.directory,
-            s3_port=self.ports["s3"],
-            master_port=self.ports["seaweedfs_master"],
-            volume_port=self.ports["seaweedfs_volume"],
-            filer_port=self.ports["seaweedfs_filer"],
-            admin_port=self.ports["seaweedfs_admin"],
-            owned=owned,
-        )
-        self.postgres = self._postgres.process
-        self.s3 = self._seaweedfs.process
+
+    @cached_property
+    def ports(self) -> Mapping[str, int]:
+        """Ports by the names of USUAL_PORTS: those in use here, or else free ones."""
+        known = ports.remembered(self._memory)
+        return known if known and self.running else ports.choose(USUAL_PORTS, self._memory)
+
+    @property
+    def nats(self) -> ManagedProcess:
+        """The NATS server."""
+        return self._servers.nats
+
+    @property
+    def postgres(self) -> ManagedProcess:
+        """The PostgreSQL server."""
+        return self._servers.postgres.process
+
+    @property
+    def s3(self) -> ManagedProcess:
+        """The SeaweedFS server."""
+        return self._servers.seaweedfs.process
 
     @property
     def servers(self) -> tuple[ManagedProcess, ...]:
-        """The three processes."""
-        return (self.nats, self.postgres, self.s3)
+        """The processes, but those that somebody else runs."""
+        every = (self.nats, self.s3, self.postgres)
+        return tuple(server for server in every if server.name not in self._without)
+
+    @property
+    def running(self) -> list[state.Record]:
+        """Every living process of this directory, servers and services, oldest first."""
+        return state.living(self.directory)
 
     @property
     def addresses(self) -> Addresses:
         """Where the servers are."""
+        servers = self._servers
+        dsn = servers.postgres.dsn
         return Addresses(
             nats_url=f"nats://127.0.0.1:{self.ports['nats']}",
             nats_monitor_url=f"http://127.0.0.1:{self.ports['nats_monitor']}",
-            generation_dsn=self._postgres.dsn("velro_generation", role="velro_generation"),
-            storage_dsn=self._postgres.dsn("velro_storage", role="velro_storage"),
-            superuser_dsn=self._postgres.dsn(),
-            s3=self._seaweedfs.address,
+            generation_dsn=dsn("velro_generation", role="velro_generation"),
+            storage_dsn=dsn("velro_storage", role="velro_storage"),
+            superuser_dsn=dsn(),
+            s3=servers.seaweedfs.address,
         )
 
     def start(self) -> None:
-        """Start all three and wait until each answers; on a failure none is left.
+        """Start the servers, side by side, and wait until each answers; on a failure none is left.
 
         Raises:
-            AlreadyRunning: one of them is alive from an earlier start.
+            AlreadyRunning: something is alive from an earlier start, or is being started.
             ProcessFailed: which one, why, and the end of its log.
         """
-        for server in self.servers:
-            if server.running:
-                raise AlreadyRunning(
-                    f"{server.name} is running already (process {server.pid}) on the data in "
-                    f"{self.directory}; stop it with `velro down`"
-                )
-        try:
-            self.nats.spawn()
-            self.s3.spawn()
-            self._postgres.initialise()
-            self.postgres.spawn()
-            for server in self.servers:
-                server.wait_until_ready()
-            self._postgres.ensure_databases()
-        except BaseException:
-            self.stop()
-            raise
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            self._end_orphans()
+            try:
+                self._start_all()
+            except BaseException:
+                self.stop()
+                raise
 
     def stop(self) -> None:
-        """Stop all three."""
+        """Stop the servers."""
         for server in reversed(self.servers):
             server.stop()
+
+    def down(self) -> list[state.Record]:
+        """Stop every living process of this directory, whoever started it, the newest first.
+
+        Returns:
+            What was stopped.
+        """
+        found = self.running
+        for record in reversed(found):
+            stop_recorded(self.directory, record)
+        return found
 
     def __enter__(self) -> Self:
         self.start()
@@ -144,3 +146,56 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @cached_property
+    def _servers(self) -> _Servers:
+        chosen = self.ports
+        return _Servers(
+            nats=nats_server(
+                self.directory,
+                port=chosen["nats"],
+                monitor_port=chosen["nats_monitor"],
+                owned=self._owned,
+            ),
+            postgres=PostgresServer(self.directory, port=chosen["postgres"], owned=self._owned),
+            seaweedfs=SeaweedServer(
+                self.directory,
+                s3_port=chosen["s3"],
+                master_port=chosen["seaweedfs_master"],
+                volume_port=chosen["seaweedfs_volume"],
+                filer_port=chosen["seaweedfs_filer"],
+                admin_port=chosen["seaweedfs_admin"],
+                owned=self._owned,
+            ),
+        )
+
+    def _start_all(self) -> None:
+        postgres = self._servers.postgres
+        for server in self.servers:
+            if server is postgres.process:
+                postgres.initialise()  # the others are coming up meanwhile
+            server.spawn()
+        for server in self.servers:
+            server.wait_until_ready()
+        if postgres.process in self.servers:
+            postgres.ensure_databases()
+
+    def _end_orphans(self) -> None:
+        for record in self.running:
+            if not record.orphaned:
+                raise AlreadyRunning(
+                    f"{record.name} is running already (process {record.identity.pid}) on the "
+                    f"data in {self.directory}; stop it with `velro down`"
+                )
+        self.down()
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        with (self.directory / "start.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AlreadyRunning(
+                    f"another program is just starting servers on the data in {self.directory}"
+                ) from error
+            yield
