@@ -213,4 +213,4 @@ def _changed(
     recorded: Recorded,
     **changes: Any,  # noqa: ANN401 - fields of the row, of several types
 ) -> GenerationRow:
-    return replace(row, position=recorded.position, updated_at=recorded.envelope.time, **changes)
+    return row._replace(position=recorded.position, updated_at=recorded.envelope.time, **changes)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -53,7 +53,9 @@ class Cursor:
             plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
             at, _, generation_id = plain.partition(" ")
             created_at = datetime.fromisoformat(at)
-        except (ValueError, binascii.Error) as error:
+            # A moment that is before all time in UTC is none that Postgres could be asked for.
+            created_at = created_at.astimezone(UTC) if created_at.tzinfo else created_at
+        except (ValueError, OverflowError, binascii.Error) as error:
             raise BadCursor("this cursor is none that a page was answered with") from error
         if not generation_id or created_at.tzinfo is None or "\0" in generation_id:
             raise BadCursor("this cursor is none that a page was answered with")

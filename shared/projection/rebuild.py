@@ -19,6 +19,7 @@ import structlog
 from shared.event_log.port import LogMismatch
 from shared.postgres.connecting import close, connect
 from shared.projection.applying import Applier, Poison
+from shared.projection.collecting import collecting_rarely
 from shared.projection.errors import AnotherIsActive
 from shared.projection.reading import reading_ahead
 from shared.projection.tables import (
@@ -116,7 +117,8 @@ async def replay(
             on_progress=on_progress,
         )
         try:
-            return await building.build()
+            with collecting_rarely():
+                return await building.build()
         except BaseException:
             await building.clear_away()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import reduce
 from itertools import count
@@ -234,4 +233,4 @@ def test_in_which_order_outputs_are_settled_does_not_matter(
     first = completed(*nowhere)
     one, other = row_of(first, *in_sequence), row_of(first, *mingled)
     same = {"position": 0, "updated_at": NOON}
-    assert replace(one, **same) == replace(other, **same)
+    assert one._replace(**same) == other._replace(**same)
