@@ -86,12 +86,12 @@ class HttpService:
 
     def __post_init__(self) -> None:
         self.decider = Decider(self.log, clock=self.clock, source="velro/test")
-        reading = Reading(self.queries, self.positions)
-        self.changes = Changes(reading, max_watchers=self.max_watchers, pause_s=0.01)
+        self.reading = Reading(self.queries, self.positions)
+        self.changes = Changes(self.reading, max_watchers=self.max_watchers, pause_s=0.01)
         self.app: FastAPI = build_app(
             decider=self.decider,
             log=self.log,
-            reading=reading,
+            reading=self.reading,
             changes=self.changes,
             object_urls=public_url,
             accept_webhook=self.accept_webhook,

@@ -114,6 +114,10 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
     ),
     "no user": (json.dumps({**BODY, "user_id": ""}).encode(), "#/user_id"),
     "a user that is a path": (json.dumps({**BODY, "user_id": "a/../b"}).encode(), "#/user_id"),
+    "a user that is the folder above": (
+        json.dumps({**BODY, "user_id": ".."}).encode(),
+        "#/user_id",
+    ),
     "a user that is a number": (json.dumps({**BODY, "user_id": 7}).encode(), "#/user_id"),
     "a model that leaves its folder": (json.dumps({**BODY, "model": "a/../b"}).encode(), "#/model"),
     "a model with a query": (json.dumps({**BODY, "model": "a?b=c"}).encode(), "#/model"),
