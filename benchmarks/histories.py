@@ -37,36 +37,15 @@ if TYPE_CHECKING:
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _USERS = 500
 _HOST = "https://v3.fal.media/files"
-_WORDS = [
-    "a",
-    "lighthouse",
-    "in",
-    "a",
-    "storm,",
-    "oil",
-    "on",
-    "canvas,",
-    "dramatic",
-    "light,",
-    "seen",
-    "from",
-    "a",
-    "small",
-    "boat,",
-    "waves",
-    "as",
-    "high",
-    "as",
-    "houses,",
-    "gulls,",
-    "a",
-    "red",
-    "lantern,",
-    "detailed,",
-    "wide",
-    "angle,",
-    "evening",
-]
+_PHRASES = (
+    "a lighthouse in a storm",
+    "oil on canvas",
+    "dramatic light",
+    "seen from a small boat",
+    "waves as high as houses",
+    "gulls over a red lantern",
+    "wide angle, in the evening",
+)
 
 
 def events(count: int, *, seed: int = 1, starts_per_s: float = 50.0) -> Iterator[Envelope]:
@@ -113,7 +92,7 @@ def _history(
             provider="fal",
             model="fal-ai/flux/dev",
             input={
-                "prompt": " ".join(rng.choices(_WORDS, k=16)),
+                "prompt": ", ".join(rng.choices(_PHRASES, k=5)),
                 "seed": rng.randrange(1 << 31),
                 "num_images": 2,
                 "image_size": {"width": 1024, "height": 768},

@@ -28,7 +28,11 @@ class ReadModel(Protocol[Row]):
 
     @property
     def schema_sql(self) -> str:
-        """Creates the tables in an empty schema."""
+        """Creates the tables in an empty schema.
+
+        Its text, comments included, is the version: tables made by another text are refused until
+        they are rebuilt. A fold that changed under the same tables says so in a comment.
+        """
         ...
 
     async def load(
@@ -38,9 +42,17 @@ class ReadModel(Protocol[Row]):
         ...
 
     def evolve(self, row: Row | None, recorded: Recorded) -> Row | None:
-        """The row after one event. Pure. None: the event leaves this read model without a row."""
+        """The row after one event. Pure. None: there is no row yet; none is ever taken away.
+
+        The same object means that nothing changed, and nothing is written. Whatever is raised
+        makes the event poison.
+        """
         ...
 
     async def save(self, connection: Connection[Record], rows: Mapping[str, Row]) -> None:
-        """Write the rows as they are now, by generation id; a repeat changes nothing."""
+        """Write the rows that changed, by generation id; a repeat changes nothing.
+
+        A row that the tables refuse (a check, a value out of range) is poison: the event that made
+        it is parked. Anything else that is raised stops the projector.
+        """
         ...
