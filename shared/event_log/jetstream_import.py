@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _IN_FLIGHT: Final = 4
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 _TRIES: Final = 4
+_ENCODED_AT_ONCE: Final = 50
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ async def add_all(
                 yield await in_flight[0][1]
                 in_flight.popleft()
             in_flight.append((batch, asyncio.create_task(_add(batch, publisher, direct))))
+            await asyncio.sleep(0)  # it is sent before the next one is encoded
         while in_flight:
             yield await in_flight[0][1]
             in_flight.popleft()
@@ -93,7 +95,11 @@ async def _batches(
     additions: AsyncIterable[Addition], subjects: Subjects
 ) -> AsyncGenerator[_Batch, None]:
     batch = _Batch()
+    number = 0
     async for addition in additions:
+        number += 1
+        if number % _ENCODED_AT_ONCE == 0:
+            await asyncio.sleep(0)  # the batch before goes on leaving while this one is encoded
         check_addressed(addition.family, addition.generation_id, addition.events)
         if len(addition.events) > MAX_BATCH_EVENTS:
             raise AppendTooLong(

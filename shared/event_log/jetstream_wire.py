@@ -8,15 +8,12 @@ https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats.aio.client import Client
-
-_CHUNK: Final = 100
 
 
 def frame(subject: str, header_lines: str, data: bytes) -> bytes:
@@ -28,11 +25,8 @@ def frame(subject: str, header_lines: str, data: bytes) -> bytes:
 
 
 async def write(connection: Client, frames: Sequence[bytes]) -> None:
-    """Hand the frames to the connection, in order, waiting when it has too much to send."""
+    """Hand the frames to the connection in one piece, and wait when it has too much to send."""
     inside = cast("Any", connection)
-    for begin in range(0, len(frames), _CHUNK):
-        chunk = frames[begin : begin + _CHUNK]
-        await inside._send_command(b"".join(chunk))  # noqa: SLF001 - the reason stands at the top
-        await inside._flush_pending()  # noqa: SLF001 - the same
-        connection.stats["out_msgs"] += len(chunk)
-        await asyncio.sleep(0)  # the flusher writes this chunk while the next one is made
+    await inside._send_command(b"".join(frames))  # noqa: SLF001 - the reason stands at the top
+    await inside._flush_pending()  # noqa: SLF001 - the same
+    connection.stats["out_msgs"] += len(frames)

@@ -60,7 +60,8 @@ async def connect(
             _log.warning("nats_error", connection=name, error=str(error) or type(error).__name__)
 
     async def on_disconnected() -> None:
-        _log.warning("nats_disconnected", connection=name)
+        if not client.is_closed:  # closed by us is no news
+            _log.warning("nats_disconnected", connection=name)
 
     async def on_reconnected() -> None:
         _log.info("nats_reconnected", connection=name)

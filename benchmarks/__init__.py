@@ -1,0 +1,1 @@
+"""How fast Velro is, each figure beside its limit or a peer, measured in the same run."""
