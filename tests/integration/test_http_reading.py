@@ -162,12 +162,12 @@ async def test_what_is_finished_cannot_be_cancelled(velro: Api, end: AnyEvent) -
     assert answer.json()["type"] == "/problems/already-finished"
 
 
-async def test_a_position_that_does_not_come_is_a_503_in_time(velro: Api) -> None:
+async def test_a_position_that_does_not_come_is_a_504_in_time(velro: Api) -> None:
     await velro.world.reached(await velro.world.say("g-1", REQUESTED))
     answer = await velro.client.get(
         "/v1/generations/g-1", params={"at_least": 1_000_000, "wait_s": 0.05}
     )
-    assert answer.status_code == 503
+    assert answer.status_code == 504
     assert answer.json()["type"] == "/problems/read-model-behind"
 
 

@@ -72,11 +72,11 @@ async def test_the_history_of_nothing_is_a_404() -> None:
         "/v1/generations/g-1/outputs/0",
     ],
 )
-async def test_a_read_model_that_is_away_is_a_503_and_not_a_defect(path: str) -> None:
+async def test_a_read_model_that_is_away_is_a_503_and_one_that_is_behind_a_504(path: str) -> None:
     async with HttpService().client() as client:
         away = await client.get(path)
         behind = await client.get(path, params={"at_least": 9, "wait_s": 0})
-    assert (away.status_code, behind.status_code) == (503, 503)
+    assert (away.status_code, behind.status_code) == (503, 504)
     assert away.json()["type"] == "/problems/read-model-unavailable"
     assert behind.json()["type"] == "/problems/read-model-behind"
     assert "retry-after" in away.headers
@@ -136,11 +136,13 @@ async def test_a_defect_is_a_500_that_says_nothing_of_what_is_inside() -> None:
             raise ZeroDivisionError(f"a secret about {generation_id}")
 
     async with HttpService(queries=Broken()).client() as client:
-        answer = await client.get("/v1/generations/g-1")
+        named = {"X-Correlation-ID": "looked-for"}
+        answer = await client.get("/v1/generations/g-1", headers=named)
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "/problems/internal-error"
     assert "secret" not in answer.text
+    assert answer.headers["x-correlation-id"] == "looked-for"
 
 
 async def test_every_kind_of_problem_explains_itself_under_its_type() -> None:

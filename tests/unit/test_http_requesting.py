@@ -246,12 +246,14 @@ async def test_cancelling_twice_is_cancelling_once() -> None:
     async with service.client() as client:
         generation_id = (await client.post("/v1/generations", json=BODY)).json()["id"]
         path = f"/v1/generations/{generation_id}/cancel"
-        first = await client.post(path, json={"reason": "changed my mind"})
+        named = {"X-Correlation-ID": "order-7"}
+        first = await client.post(path, json={"reason": "changed my mind"}, headers=named)
         second = await client.post(path)
     assert (first.status_code, second.status_code) == (200, 200)
     assert first.json() == second.json()
     _, cancelled = (await service.log.load("generation", generation_id)).events
     assert cancelled.envelope.data == GenerationCancelled(reason="changed my mind")
+    assert cancelled.envelope.correlationid == "order-7"
     assert first.json()["position"] == cancelled.position
 
 

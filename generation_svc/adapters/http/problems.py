@@ -168,6 +168,7 @@ class ReadModelAway(Later):  # noqa: D101 - as above
 class ReadModelBehind(Later):  # noqa: D101 - as above
     name = "read-model-behind"
     summary = "The read model is not there yet"
+    code = 504
     answer_headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
     meaning = "It did not come to the position that `at_least` names in time."
 
