@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 from contextlib import aclosing
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +24,11 @@ from benchmarks.figures import Figure, middle
 from benchmarks.histories import events
 from benchmarks.nats import nats_with_log
 from generation_svc.read_model.model import NAME, GenerationModel
-from shared.contracts.codec import Codec
-from shared.contracts.envelope import UnknownEvent
+from shared.contracts.codec import Codec, encode
+from shared.contracts.envelope import CONTENT_TYPE, UnknownEvent
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
-from shared.event_log.port import Addition
+from shared.event_log.port import MAX_BATCH_EVENTS
 from shared.postgres.connecting import connect
 from shared.projection.batch import Decoding
 from shared.projection.collecting import collecting_rarely
@@ -36,8 +37,6 @@ from velro.stack import ports
 from velro.stack.postgres import PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from nats.aio.client import Client
 
 _EVENTS: Final = 200_000
@@ -57,7 +56,7 @@ async def measure(room: Path) -> list[Figure]:
         server.ensure_databases()
         async with nats_with_log(room) as nats:
             log = JetStreamLog(nats, _SUBJECTS)
-            await _filled(log)
+            await _filled(nats, log)
             return await _measured(nats, log, server)
     finally:
         server.process.stop()
@@ -115,17 +114,25 @@ def _resident_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
 
 
-async def _filled(log: JetStreamLog) -> None:
-    """Appended one by one in the order of a busy log, or batches would follow each other."""
-
-    async def additions() -> AsyncGenerator[Addition, None]:
-        for envelope in events(_EVENTS):
+async def _filled(nats: Client, log: JetStreamLog) -> None:
+    """In the order of a busy log: an import would put each aggregate's events together."""
+    source = iter(events(_EVENTS))
+    while batch := list(islice(source, MAX_BATCH_EVENTS)):
+        batch_id = uuid4().hex
+        for place, envelope in enumerate(batch, 1):
             assert not isinstance(envelope.data, UnknownEvent)
-            yield Addition(envelope.data.family, envelope.subject, (envelope,), expected=None)
-
-    async with aclosing(log.append_all(additions())) as steps:
-        async for _ in steps:
-            pass
+            subject = _SUBJECTS.of(envelope.data.family, envelope.subject)
+            headers = {
+                "content-type": CONTENT_TYPE,
+                "Nats-Msg-Id": envelope.id,
+                "Nats-Batch-Id": batch_id,
+                "Nats-Batch-Sequence": str(place),
+            }
+            if place < len(batch):
+                await nats.publish(subject, encode(envelope), headers=headers)
+            else:
+                headers["Nats-Batch-Commit"] = "1"
+                await nats.request(subject, encode(envelope), timeout=30, headers=headers)
     if await log.last_position() != _EVENTS:
         raise AssertionError("the log does not hold the events once each")
 
