@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.contracts.subjects import Subjects
+from shared.errors import Refused
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+class BadSettings(Refused):
+    """The environment is not one to start with; the message names each variable."""
+
+
+def loaded(kind: type[AnySettings]) -> AnySettings:
+    """The settings that the environment holds.
+
+    Raises:
+        BadSettings: a variable is missing or wrong.
+    """
+    prefix = kind.model_config.get("env_prefix", "")
+    try:
+        return kind()
+    except ValidationError as error:
+        # Values are not shown: some of them are secrets.
+        lines = [
+            f"{prefix}{'_'.join(str(part) for part in problem['loc'])}".upper()
+            + f": {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadSettings("\n".join(lines)) from error
+    except SettingsError as error:
+        raise BadSettings(f"{prefix}*: {error}") from error
 
 
 class LogSettings(BaseSettings):

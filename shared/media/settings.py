@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -16,6 +16,13 @@ DEFAULT_HOSTS: dict[str, tuple[str, ...]] = {
     "fal": ("fal.media", "*.fal.media", "*.fal.ai", "*.fal.run"),
     "sandbox": (),
 }
+
+
+def _listed(value: object) -> object:
+    """The entries of a variable that separates them with commas."""
+    if isinstance(value, str):
+        return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    return value
 
 
 class MediaSettings(BaseSettings):
@@ -37,7 +44,7 @@ class MediaSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VELRO_", extra="ignore")
 
     media_hosts: dict[str, tuple[str, ...]] = DEFAULT_HOSTS
-    media_http_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    media_http_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
     media_max_bytes: PositiveInt = 2048 * MIB
     media_timeout_s: PositiveFloat = 900.0
     media_min_bytes_per_s: PositiveFloat = 10_000.0

@@ -38,14 +38,46 @@ class DeliveryPolicy:
         ack_wait_s: a message not heard of for so long is delivered again; a third of it is the
             beat in which running work says that it is alive.
         max_deliveries: deliveries before the work becomes a dead letter.
+        first_delay_s: the wait after the first failure; it doubles up to `longest_delay_s`.
     """
 
     ack_wait_s: float = 30.0
     max_deliveries: int = 10
+    first_delay_s: float = 2.0
+    longest_delay_s: float = 300.0
 
     def redelivery_delay_s(self, deliveries: int) -> float:
-        """How long to wait before the next delivery: 2 s, 4 s, 8 s … at most five minutes."""
-        return float(min(300, 2**deliveries))
+        """How long to wait before the next delivery: twice as long each time."""
+        return min(self.longest_delay_s, self.first_delay_s * 2.0 ** (deliveries - 1))
+
+
+class Interruptions:
+    """The waits of all runs, which a shutdown ends."""
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no run is to begin or to wait any more."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """End every wait, now and from now on."""
+        self._stopping.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; the one place where a run may be interrupted.
+
+        Raises:
+            ShuttingDown: the service stops now.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise ShuttingDown("the service is shutting down")
 
 
 @dataclass(slots=True)
@@ -67,31 +99,18 @@ class Deliveries:
     run: Callable[[str], Awaitable[None]]
     codec: Codec
     dead_letters: DeadLetters
+    interruptions: Interruptions
     policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
     _jobs: dict[str, _Job] = field(default_factory=dict[str, _Job])
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def running(self) -> int:
         """How many jobs are running."""
         return len(self._jobs)
 
-    async def pause(self, seconds: float) -> None:
-        """Wait; the one place where a run may be interrupted by a shutdown.
-
-        Raises:
-            ShuttingDown: the service stops now.
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-        raise ShuttingDown("the service is shutting down")
-
     async def drain(self, deadline_s: float) -> None:
         """Let every job come to its next pause, for so long at the most."""
-        self._stopping.set()
+        self.interruptions.stop()
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
         if not tasks:
             return
@@ -119,7 +138,7 @@ class Deliveries:
         await self._start(message.raw_message.subject.rpartition(".")[2], message)
 
     async def _start(self, generation_id: str, message: NatsMessage) -> None:
-        if self._stopping.is_set():
+        if self.interruptions.stopping:
             await self._answer(message, message.nack)
             return
         job = self._jobs.get(generation_id)

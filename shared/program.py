@@ -1,0 +1,72 @@
+"""What every program of Velro does alike: its log lines, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+import typer
+import uvloop
+
+from shared.errors import TryLater, VelroError
+from shared.settings import AnySettings, BadSettings, loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+EXIT_REFUSED: Final = 2
+EXIT_TRY_LATER: Final = 4
+
+Result = TypeVar("Result")
+
+_log = structlog.get_logger(__name__)
+
+
+def configure_logging() -> None:
+    """One line of JSON a happening, on stderr: what a program prints is its result."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def settings_of(kind: type[AnySettings]) -> AnySettings:
+    """The settings that the environment holds; the program ends where they are wrong."""
+    try:
+        return loaded(kind)
+    except BadSettings as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_REFUSED) from error
+
+
+def run(program: Coroutine[object, object, Result]) -> Result:
+    """Run a program to its end; an error of ours is a sentence and an exit code."""
+    try:
+        return uvloop.run(program)
+    except VelroError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        code = EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_REFUSED
+        raise typer.Exit(code) from error
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT ask once; the second one is not waited for."""
+    loop = asyncio.get_running_loop()
+
+    def ask(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        _log.info("stopping", signal=number.name)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, partial(ask, number))

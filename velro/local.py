@@ -1,0 +1,169 @@
+"""All of Velro on this machine: the servers, the sandbox provider and the two services."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from typing import TYPE_CHECKING, Final, Self
+
+from shared.errors import Refused
+from velro.stack.nats import answers
+from velro.stack.process import ManagedProcess
+from velro.stack.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# A server whose variable is set is somebody else's: it is used, and none is started.
+_GIVEN_BY: Final = {
+    "nats": ("VELRO_NATS_URL",),
+    "postgres": ("VELRO_GENERATION_POSTGRES_DSN", "VELRO_STORAGE_POSTGRES_DSN"),
+    "seaweedfs": ("VELRO_S3_ENDPOINT_URL",),
+}
+
+
+class NotRunning(Refused):
+    """Nothing of Velro runs here: start it with `velro up`."""
+
+
+def _given(environment: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(
+        server
+        for server, names in _GIVEN_BY.items()
+        if any(environment.get(name) for name in names)
+    )
+
+
+class Local:
+    """Every process of a Velro of one's own, with its data under one directory.
+
+    Args:
+        directory: data, logs, pids and chosen ports.
+        owned: everything ends with this program, however it ends.
+        settings: further `VELRO_…` variables for the services.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        owned: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.stack = Stack(directory, owned=owned, without=_given(os.environ))
+        self.environment = self._environment() | dict(settings or {})
+        ports = self.stack.ports
+        self.sandbox = ManagedProcess(
+            name="sandbox",
+            argv=[
+                *(sys.executable, "-m", "velro.sandbox"),
+                *("--data", str(self.stack.directory / "sandbox")),
+                *("--port", str(ports["sandbox"])),
+            ],
+            directory=self.stack.directory,
+            ready=lambda: answers(f"{self.sandbox_url}/_sandbox/health"),
+            owned=owned,
+        )
+        self.generation = self._service("generation", owned=owned)
+        self.storage = self._service("storage", owned=owned)
+
+    @property
+    def api_url(self) -> str:
+        """Where generations are requested."""
+        return f"http://127.0.0.1:{self.stack.ports['generation']}"
+
+    @property
+    def sandbox_url(self) -> str:
+        """Where the sandbox provider is, and its statistics."""
+        return f"http://127.0.0.1:{self.stack.ports['sandbox']}"
+
+    @property
+    def processes(self) -> tuple[ManagedProcess, ...]:
+        """All of them, in the order in which they start."""
+        return (*self.stack.servers, self.sandbox, self.generation, self.storage)
+
+    def start(self) -> None:
+        """Start everything and wait until each part is ready; on a failure nothing is left.
+
+        Raises:
+            AlreadyRunning: some of it runs already.
+            ProcessFailed: which, why, and the end of its log.
+        """
+        self.stack.start()
+        try:
+            services = (self.sandbox, self.generation, self.storage)
+            for service in services:
+                service.spawn()
+            for service in services:
+                service.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, the services before what they stand on."""
+        for process in reversed(self.processes):
+            process.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _service(self, name: str, *, owned: bool) -> ManagedProcess:
+        port = self.stack.ports[name]
+        return ManagedProcess(
+            name=name,
+            argv=[sys.executable, "-m", f"{name}_svc", "serve"],
+            directory=self.stack.directory,
+            env=self.environment,
+            ready=lambda: answers(f"http://127.0.0.1:{port}/readyz"),
+            owned=owned,
+            stop_deadline_s=45,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """What the services are told, but for what the environment of this program says."""
+        addresses, ports = self.stack.addresses, self.stack.ports
+        told = {
+            "VELRO_NATS_URL": addresses.nats_url,
+            "VELRO_GENERATION_POSTGRES_DSN": addresses.generation_dsn,
+            "VELRO_STORAGE_POSTGRES_DSN": addresses.storage_dsn,
+            "VELRO_S3_ENDPOINT_URL": addresses.s3.endpoint_url,
+            "VELRO_S3_REGION": addresses.s3.region,
+            "VELRO_S3_ACCESS_KEY": addresses.s3.access_key,
+            "VELRO_S3_SECRET_KEY": addresses.s3.secret_key,
+            "VELRO_S3_BUCKET": addresses.s3.bucket,
+            "VELRO_GENERATION_PORT": str(ports["generation"]),
+            "VELRO_STORAGE_PORT": str(ports["storage"]),
+            "VELRO_SANDBOX_URL": self.sandbox_url,
+            "VELRO_MEDIA_HTTP_HOSTS": f"127.0.0.1:{ports['sandbox']}",
+            "VELRO_WEBHOOK_BASE_URL": self.api_url,
+            "VELRO_WEBHOOK_SECRET": self._webhook_secret(),
+            "VELRO_SPOOL_DIR": str(self.stack.directory / "spool"),
+        }
+        return {name: os.environ.get(name) or value for name, value in told.items()}
+
+    def _webhook_secret(self) -> str:
+        path = self.stack.directory / "webhook.secret"
+        if not path.exists():
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.read_text()
+
+
+def running(directory: Path) -> Local:
+    """The Velro that runs here.
+
+    Raises:
+        NotRunning: nothing does.
+    """
+    if (directory / "ports.json").exists():
+        local = Local(directory, owned=False)
+        if any(process.running for process in local.processes):
+            return local
+    raise NotRunning(f"nothing of Velro runs on the data in {directory}; start it with `velro up`")
