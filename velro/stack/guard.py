@@ -34,6 +34,11 @@ class Guard:
         self._watched: dict[int, str] = {}
         self._child: subprocess.Popen[str] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The guard's process id; None before there was anything to watch."""
+        return self._child.pid if self._child is not None else None
+
     def watch(self, identity: Identity, *, stop_signal: int, deadline_s: float) -> None:
         """From now on this process ends when this program does."""
         order = {"watch": asdict(identity), "stop_signal": stop_signal, "deadline_s": deadline_s}
@@ -58,14 +63,19 @@ class Guard:
             child.wait(_LAST_WAIT_S)
 
     def _tell(self, order: str) -> None:
-        if self._child is not None and self._child.poll() is None and self._child.stdin is not None:
+        child = self._child
+        if child is not None and child.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                print(order, file=self._child.stdin, flush=True)
-                return
-        # Somebody ended the guard: another takes over everything.
-        self._child = _spawn()
-        assert self._child.stdin is not None
-        print(*self._watched.values(), sep="\n", file=self._child.stdin, flush=True)
+                if child.poll() is None:
+                    print(order, file=child.stdin, flush=True)
+                    return
+            # Somebody ended the guard: another takes over everything.
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+            child.wait(_LAST_WAIT_S)
+        self._child = child = _spawn()
+        assert child.stdin is not None
+        print(*self._watched.values(), sep="\n", file=child.stdin, flush=True)
 
 
 def _spawn() -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -23,6 +24,13 @@ _TRIES = 500
 _SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts them there, whatever TMPDIR says
 
 
+# Everybody wishes for the same usual ports, and a server binds its own only later: until then, and
+# while it is stopped for a while, the program holds the port's UDP side, which no server uses.
+# Two SeaweedFS on one port are worse than a failed start: the one that fails has taken away the
+# Unix sockets of the other.
+_reserved: dict[int, tuple[Path, socket.socket]] = {}
+
+
 class NoFreePort(VelroError):
     """Not one of many ports tried could be bound on loopback."""
 
@@ -35,14 +43,20 @@ def is_free(port: int) -> bool:
 def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
     """One free port a name: the remembered one, else the usual one (None: none), else another.
 
+    A usual port is held for this program, against other Velros of the machine, until `release`.
+
     Raises:
         NoFreePort: none was found.
     """
+    release(memory)
     chosen: dict[str, int] = {}
     for name, wish in {**usual, **remembered(memory)}.items():
         taken = {claim for port in chosen.values() for claim in _claimed(port)}
         wishes = [] if wish is None else [wish]
-        chosen[name] = _first_free([*wishes, *random.sample(_OTHERS, _TRIES)], taken)
+        port = _first_free([*wishes, *random.sample(_OTHERS, _TRIES)], taken)
+        if port == usual.get(name):
+            _reserve(port, memory)
+        chosen[name] = port
     memory.parent.mkdir(parents=True, exist_ok=True)
     fresh = memory.with_suffix(".new")
     fresh.write_text(json.dumps(chosen, indent=1))
@@ -50,15 +64,18 @@ def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
     return chosen
 
 
+def release(memory: Path) -> None:
+    """Hold the ports of this memory no longer; its servers may keep them all the same."""
+    for port, (holder, held) in list(_reserved.items()):
+        if holder == memory:
+            held.close()
+            del _reserved[port]
+
+
 def remembered(memory: Path) -> dict[str, int]:
     """The ports of the last time; empty where there was none."""
     ports: dict[str, int] = json.loads(memory.read_text()) if memory.exists() else {}
     return ports
-
-
-def seaweedfs_sockets(port: int) -> list[Path]:
-    """The Unix sockets that SeaweedFS made for a port, which it does not always take away."""
-    return list(_SOCKETS.glob(f"seaweedfs-*-{port}.sock"))
 
 
 def _claimed(port: int) -> tuple[int, int]:
@@ -72,11 +89,21 @@ def _first_free(candidates: list[int], taken: set[int]) -> int:
     raise NoFreePort(f"no free port on 127.0.0.1 between {_OTHERS.start} and {_OTHERS.stop}")
 
 
+def _reserve(port: int, memory: Path) -> None:
+    for claim in _claimed(port):
+        held = socket.socket(type=socket.SOCK_DGRAM)
+        _reserved[claim] = (memory, held)
+        # Lost to another program since the look: its server starts first, and ours says so.
+        with contextlib.suppress(OSError):
+            held.bind(("127.0.0.1", claim))
+
+
 def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
         except OSError:
             return False
     return True
@@ -85,4 +112,5 @@ def _can_bind(port: int) -> bool:
 def _barred_by_socket(port: int) -> bool:
     # SeaweedFS ends, or waits for ever, where it cannot take away another user's old socket.
     user = os.geteuid()
-    return user != 0 and any(path.lstat().st_uid != user for path in seaweedfs_sockets(port))
+    sockets = _SOCKETS.glob(f"seaweedfs-*-{port}.sock")
+    return user != 0 and any(path.lstat().st_uid != user for path in sockets)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from velro.stack.addresses import S3Address
 from velro.stack.nats import program
-from velro.stack.ports import GRPC_OFFSET, seaweedfs_sockets
 from velro.stack.process import ManagedProcess
 from velro.stack.secret_file import secrets_for
 
@@ -17,27 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["S3Address", "SeaweedServer", "has_bucket", "s3_client"]
-
-
-@dataclass(slots=True, eq=False)
-class _Weed(ManagedProcess):
-    """`weed mini`, which leaves Unix sockets behind; another user's server fails over them."""
-
-    http_ports: tuple[int, ...] = ()
-
-    def stop(self) -> None:
-        ManagedProcess.stop(self)
-        self._sweep()
-
-    def kill(self) -> None:
-        ManagedProcess.kill(self)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        for port in self.http_ports:
-            for claim in (port, port + GRPC_OFFSET):
-                for path in seaweedfs_sockets(claim):
-                    path.unlink(missing_ok=True)
 
 
 class SeaweedServer:
@@ -62,7 +38,7 @@ class SeaweedServer:
         self.address = S3Address(
             f"http://127.0.0.1:{s3_port}", keys["access_key"], keys["secret_key"], bucket
         )
-        self.process: ManagedProcess = _Weed(
+        self.process = ManagedProcess(
             name=name,
             argv=[
                 program("weed"),
@@ -91,8 +67,6 @@ class SeaweedServer:
             },
             ready=lambda: has_bucket(self.address),
             owned=owned,
-            stop_signal=signal.SIGTERM,
-            http_ports=(s3_port, master_port, volume_port, filer_port, admin_port),
         )
 
 

@@ -128,6 +128,7 @@ class Stack:
         """Stop the servers."""
         for server in reversed(self.servers):
             server.stop()
+        ports.release(self._memory)
 
     def down(self) -> list[state.Record]:
         """Stop every living process of this directory, whoever started it, the newest first.
