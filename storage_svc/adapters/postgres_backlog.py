@@ -51,7 +51,7 @@ class PostgresBacklog:
     ) -> list[Lease]:
         """Take outputs that are due; see the port."""
         wanted = {"owner": owner, "now": now, "until": until, "closed_hosts": list(closed_hosts)}
-        async with self._connection() as connection:
+        async with self._leasing() as connection:
             await self._queries.run(connection, "promote", now=now, max_rows=_PROMOTED_AT_ONCE)
             rows = await self._queries.rows(connection, "lease_living", **wanted, max_rows=max_rows)
             living = [_lease(row) for row in sorted(rows, key=_order)]
@@ -66,7 +66,7 @@ class PostgresBacklog:
         self, generation_id: str, *, owner: str, now: datetime, until: datetime
     ) -> list[Lease]:
         """Take what is pending of one generation; see the port."""
-        async with self._connection() as connection:
+        async with self._leasing() as connection:
             rows = await self._queries.rows(
                 connection,
                 "lease_one",
@@ -81,7 +81,7 @@ class PostgresBacklog:
         self, refs: Iterable[OutputRef], *, owner: str, until: datetime
     ) -> set[OutputRef]:
         """Hold leases longer; see the port."""
-        async with self._connection() as connection:
+        async with self._leasing() as connection:
             rows = await self._queries.rows(
                 connection, "renew", owner=owner, until=until, **_columns(refs)
             )
@@ -89,7 +89,7 @@ class PostgresBacklog:
 
     async def give_back(self, refs: Iterable[OutputRef], *, owner: str) -> None:
         """Let somebody else take them; see the port."""
-        async with self._connection() as connection:
+        async with self._leasing() as connection:
             await self._queries.run(connection, "give_back", owner=owner, **_columns(refs))
 
     async def release(
@@ -113,6 +113,15 @@ class PostgresBacklog:
         async with self._connection() as connection:
             due: datetime | None = await self._queries.value(connection, "next_due")
         return due
+
+    @asynccontextmanager
+    async def _leasing(self) -> AsyncGenerator[PoolConnectionProxy[Record]]:
+        """A transaction that does not wait for the disk: a lease that a crash of Postgres takes
+        away is work that somebody does twice, and twice is as good as once.
+        """  # noqa: D205 - one sentence, longer than a line
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute("set local synchronous_commit = off")
+            yield connection
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[PoolConnectionProxy[Record]]:

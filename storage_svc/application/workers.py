@@ -7,26 +7,21 @@ import contextlib
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.errors import Conflict, TryLater
 from storage_svc.application.backlog import BacklogUnavailable
 from storage_svc.application.gate import BUCKET_REASONS, Gate
-from storage_svc.application.store_output import (
-    AlreadySettled,
-    FailedNow,
-    LostNow,
-    Outcome,
-    StoredNow,
-)
+from storage_svc.application.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from datetime import datetime
 
     from storage_svc.application.backlog import Backlog, Lease, OutputRef
+    from storage_svc.application.store_output import Outcome
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +29,7 @@ _log = structlog.get_logger(__name__)
 IDLE_S = 15.0
 # A row that is due and cannot be had (another process holds its lock) is looked for this often.
 _BUSY_S = 0.2
+_GATHER_S = 0.01
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 _RELEASE_EVERY_S = 0.2
@@ -115,7 +111,8 @@ class Workers:
         async with self._leases_held():
             while not self._stopping:
                 self._news.clear()
-                await self._wait_for_news(await self._look(self._settings.concurrency))
+                wait_s = await self._look(self._settings.concurrency)
+                await self._wait_for_news(wait_s)
 
     async def run_batch(self, max_outputs: int) -> int:
         """Work until nothing is due, on so many outputs at most; how many were taken.
@@ -176,6 +173,9 @@ class Workers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 await self._news.wait()
+                if self._running:
+                    # Others end at the same time: one look at the backlog serves them all.
+                    await asyncio.sleep(_GATHER_S)
 
     def _pause(self, why: str, error: Exception) -> float:
         """Nothing can be done just now, whatever the output: wait, longer each time."""
@@ -210,7 +210,7 @@ class Workers:
             self._news.set()
         if was_away and not self._gate.bucket_is_away:
             self._release_what_waited()
-        _say(lease, outcome)
+        tell(lease, outcome)
         self._ended(lease, outcome)
 
     def _release_what_waited(self) -> None:
@@ -276,25 +276,3 @@ class Workers:
             await self._backlog.give_back(refs, owner=self._settings.owner)
         except BacklogUnavailable as error:
             _log.warning("leases_not_given_back", error=str(error))  # they run out by themselves
-
-
-def _say(lease: Lease, outcome: Outcome | None) -> None:
-    bound = _log.bind(
-        generation_id=lease.generation_id,
-        output=lease.output_index,
-        attempt=lease.attempts + 1,
-        dies_at=lease.dies_at.isoformat(),
-    )
-    match outcome:
-        case StoredNow(size_bytes=size_bytes, took_s=took_s):
-            bound.info("stored", size_bytes=size_bytes, took_s=round(took_s, 3))
-        case FailedNow(reason=reason, detail=detail, retry_at=retry_at):
-            bound.warning(
-                "attempt_failed", reason=reason, detail=detail, retry_at=retry_at.isoformat()
-            )
-        case LostNow(reason=reason, detail=detail):
-            bound.error("lost", reason=reason, detail=detail)
-        case AlreadySettled() | None:
-            bound.debug("nothing_to_do")
-        case _:
-            assert_never(outcome)
