@@ -130,6 +130,21 @@ async def test_what_the_framework_refuses_is_a_problem_too(
     assert "x-correlation-id" in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/generations", "GET, POST"),
+        ("/v1/generations/g-1", "GET"),
+        ("/v1/generations/g-1/cancel", "POST"),
+    ],
+)
+async def test_a_wrong_method_is_told_which_are_right(path: str, allowed: str) -> None:
+    async with HttpService().client() as client:
+        answer = await client.options(path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+
+
 async def test_a_defect_is_a_500_that_says_nothing_of_what_is_inside() -> None:
     class Broken(NoReadModel):
         async def get(self, generation_id: str) -> NoReturn:

@@ -16,6 +16,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from rfc9457 import Problem
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from generation_svc.adapters.http import problems
 from generation_svc.adapters.http.middleware import CORRELATION_HEADER, correlation_id_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastapi import FastAPI, Request, Response
+    from starlette.routing import BaseRoute
 
 log = structlog.get_logger()
 
@@ -102,13 +104,15 @@ def _of_velro_error(_handler: object, request: Request, error: VelroError) -> Pr
     return problem
 
 
-def _of_http_error(_handler: object, _request: Request, error: HTTPException) -> Problem:
+def _of_http_error(_handler: object, request: Request, error: HTTPException) -> Problem:
     """What the framework refuses: problems that mean no more than their status."""
     if (kind := _REFUSED_BODIES.get(error.status_code)) is not None:
         return kind(error.detail)
     title = HTTPStatus(error.status_code).phrase
     detail = error.detail if error.detail != title else None
     headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
     return Problem(title, detail=detail, status=error.status_code, headers=headers)
 
 
@@ -122,3 +126,15 @@ def _of_invalid_request(
             for each in errors[:20]
         ]
     )
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What a path can be asked with. The framework names the first route's methods only."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
