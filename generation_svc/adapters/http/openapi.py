@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from generation_svc.adapters.http.middleware import CORRELATION_HEADER
 from generation_svc.adapters.http.models import EndOfWatch, InvalidAnswer, ProblemAnswer
 from generation_svc.adapters.http.problems import (
     MEDIA_TYPE,
@@ -46,8 +47,21 @@ def _response(status: int, problems: list[type[VelroProblem]]) -> dict[str, Any]
     }
 
 
+# Read by a middleware before any route, so that no route declares it.
+_CORRELATION: Final[dict[str, Any]] = {
+    "name": CORRELATION_HEADER,
+    "in": "header",
+    "required": False,
+    "description": (
+        "The caller's name for the request, a word of at most 128 characters: for the events "
+        "that it causes, for log lines, and in the answer. One is made where there is none."
+    ),
+    "schema": {"type": "string", "maxLength": 128},
+}
+
+
 class DocumentedApp(FastAPI):
-    """FastAPI whose document holds the models that only problems and streams are made of."""
+    """FastAPI whose document holds what no route declares: a header, and models of problems."""
 
     def openapi(self) -> dict[str, Any]:
         """The document. FastAPI keeps it; adding the same again changes nothing."""
@@ -57,4 +71,9 @@ class DocumentedApp(FastAPI):
             ref_template="#/components/schemas/{model}",
         )
         document["components"]["schemas"].update(made["$defs"])
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                parameters = operation.setdefault("parameters", [])
+                if _CORRELATION not in parameters:
+                    parameters.append(_CORRELATION)
         return document
