@@ -44,6 +44,8 @@ _log = structlog.get_logger(__name__)
 
 _SWAP_TRIES: Final = 20
 _SWAP_LOCK_TIMEOUT: Final = "2s"
+# The most that the live projector is held up by a swap.
+_STANDSTILL_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +161,21 @@ class _Building:
         checkpoint = await read_checkpoint(connection)
         from_another_log = await self._serves_another_log()
         for _ in range(_SWAP_TRIES):
-            checkpoint = await self._catch_up(checkpoint)
-            if await self._swapped(checkpoint, may_go_back=from_another_log):
+            checkpoint = await self._catch_up(checkpoint, await self.log.last_position())
+            position = await self._swapped(checkpoint, may_go_back=from_another_log)
+            if position is not None:
                 took_s = time.monotonic() - self.began
-                _log.info("rebuilt", read_model=self.model.name, position=checkpoint.position)
-                return Rebuilt(checkpoint.position, self.applier.parked_count, took_s)
+                _log.info("rebuilt", read_model=self.model.name, position=position)
+                return Rebuilt(position, self.applier.parked_count, took_s)
         raise AnotherIsActive(
             f"readers of {self.model.name} held its tables during {_SWAP_TRIES} tries to swap "
             "them; nothing was changed, try again when no long query runs"
         )
 
-    async def _catch_up(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Project up to the log's end as it is now."""
+    async def _catch_up(self, checkpoint: Checkpoint, end: int) -> Checkpoint:
+        """Project up to a position."""
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        end = await self.log.last_position()
+        await self.applier.begin()
         self._tell(checkpoint, end)
         after = checkpoint.position
         async with reading_ahead(self.log, self.decoding, after=after, until=end) as ahead:
@@ -199,20 +202,24 @@ class _Building:
             return True
         return False
 
-    async def _swapped(self, checkpoint: Checkpoint, *, may_go_back: bool) -> bool:
-        """Put the new tables in the old ones' place; False where that cannot be done yet.
+    async def _swapped(self, checkpoint: Checkpoint, *, may_go_back: bool) -> int | None:
+        """Put the new tables in the old ones' place; the position, or None where that must wait.
 
         The old checkpoint's table is locked first, as a projector's transaction does, so that the
         two wait for each other and never deadlock. While it is locked the old tables stand still.
         """
         try:
-            async with self.connection.transaction():
+            async with asyncio.timeout(_STANDSTILL_S), self.connection.transaction():
                 return await self._swap(checkpoint, may_go_back=may_go_back)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        except (
+            asyncpg.LockNotAvailableError,
+            asyncpg.DeadlockDetectedError,
+            TimeoutError,
+        ) as error:
             _log.warning("swap_put_off", read_model=self.model.name, reason=str(error))
-            return False
+            return None
 
-    async def _swap(self, checkpoint: Checkpoint, *, may_go_back: bool) -> bool:
+    async def _swap(self, checkpoint: Checkpoint, *, may_go_back: bool) -> int:
         connection, serving = self.connection, self.model.name
         await connection.execute("set local synchronous_commit = on")
         await connection.execute(f"set local lock_timeout = '{_SWAP_LOCK_TIMEOUT}'")
@@ -222,12 +229,14 @@ class _Building:
             await connection.execute(f"lock table {table} in access exclusive mode")
             served = await connection.fetchval(f"select position from {table}")  # noqa: S608 - our own name
             if checkpoint.position < served and not may_go_back:
-                return False  # the live projector was faster: readers never go back
+                # The live projector was faster, and readers never go back. It would be faster
+                # again, so these last few events are projected while it stands still.
+                checkpoint = await self._catch_up(checkpoint, served)
         await connection.execute(f'drop schema if exists "{serving}" cascade')
         await connection.execute(f'alter schema "{self.schema}" rename to "{serving}"')
         channel, position = channel_of(serving), str(checkpoint.position)
         await QUERIES.row(connection, "notify", channel=channel, position=position)
-        return True
+        return checkpoint.position
 
     async def clear_away(self) -> None:
         """Take the unfinished tables away; where that fails, the next rebuild does it."""

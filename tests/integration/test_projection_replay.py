@@ -105,11 +105,14 @@ async def test_while_services_run_and_write_no_reader_sees_a_gap(here: World) ->
                 seen.append(len(await table(reader)))
 
         writing, reading = asyncio.create_task(write()), asyncio.create_task(read())
-        for _ in range(5):
-            await replayed(here)
-        stop.set()
-        await here.reached(await writing)
-        await reading
+        try:
+            for _ in range(5):
+                await replayed(here)
+        finally:
+            stop.set()
+            last = await writing
+            await reading
+        await here.reached(last)
         await reader.close()
         assert seen == sorted(seen)
         assert seen[0] >= 1
