@@ -49,7 +49,7 @@ class AcceptWebhook:
         """
         expected = webhook_token(self.secret, provider_name, generation_id)
         provider = self.providers.get(provider_name)
-        if provider is None or not hmac.compare_digest(expected, token):
+        if provider is None or not hmac.compare_digest(expected.encode(), token.encode()):
             raise WebhookRejected("this is not a callback URL that this service gave out")
         report = await provider.read_webhook(call, now=self.clock())
         return await self.finish(

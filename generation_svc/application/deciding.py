@@ -24,10 +24,15 @@ MAX_TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A generation as the log has it now."""
+    """A generation as the log has it now.
+
+    Attributes:
+        correlation_id: of the request that began it.
+    """
 
     state: State
     version: ExpectedVersion
+    correlation_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +65,33 @@ class Decider:
             LogUnavailable: the log gave no answer.
         """
         history = await self.log.load("generation", generation_id)
-        return Loaded(fold(recorded.envelope for recorded in history.events), history.version)
+        return Loaded(
+            fold(recorded.envelope for recorded in history.events),
+            history.version,
+            history.events[0].envelope.correlationid if history.events else None,
+        )
 
     async def handle(
         self, generation_id: str, command: Command, *, correlation_id: str | None = None
     ) -> Decided:
         """Decide a command and append what it comes to.
 
+        What it causes belongs to `correlation_id`, or else to the request that began it all.
+
         Raises:
             Refused: the decision is no, for good.
             TryLater: the log could not be asked or written; nothing is lost by asking again.
             VersionConflict: others were faster every time.
         """
-        context = Context(source=self.source, correlation_id=correlation_id or generation_id)
         for tries_left in reversed(range(MAX_TRIES)):
             loaded = await self.load(generation_id)
             events = decide(command, loaded.state)
             if not events:
                 return Decided(loaded.state, (), loaded.version)
+            context = Context(
+                source=self.source,
+                correlation_id=correlation_id or loaded.correlation_id or generation_id,
+            )
             now = self.clock()
             envelopes = [
                 seal(event, generation_id=generation_id, at=now, context=context)

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from shared.contracts.events import Output, OutputFailure
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.media.copying import Copier
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,10 @@ async def store_outputs(
     copier: Copier,
     budget_s: float,
 ) -> StoredAtOnce:
-    """Try every output once, at the same time. A budget of 0 tries none, and none has failed."""
+    """Try every output once, at the same time. A budget of 0 tries none, and none has failed.
+
+    Nothing that goes wrong here is raised: the media exists, and the user is to see it.
+    """
     if budget_s <= 0:
         return StoredAtOnce(tuple(outputs), ())
 
@@ -57,9 +64,15 @@ async def store_outputs(
         except CopyFailed as failed:
             detail = failed.detail[:2000]
             return OutputFailure(index=output.index, reason=failed.reason, detail=detail)
+        except Exception as error:
+            log.exception("copy_broke", generation_id=generation_id, index=output.index)
+            detail = f"{type(error).__name__}: {error}"[:2000]
+            return OutputFailure(index=output.index, reason=ReasonCode.INTERNAL, detail=detail)
         return output.model_copy(update={"stored": stored})
 
-    tried = await asyncio.gather(*(attempt(output) for output in outputs))
+    async with asyncio.TaskGroup() as group:
+        attempts = [group.create_task(attempt(output)) for output in outputs]
+    tried = [done.result() for done in attempts]
     failures = tuple(result for result in tried if isinstance(result, OutputFailure))
     stored = {result.index: result for result in tried if isinstance(result, Output)}
     return StoredAtOnce(tuple(stored.get(output.index, output) for output in outputs), failures)

@@ -25,9 +25,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class StartSubmission:
-    """Announce paid call number `attempt`, before it is made."""
+    """Announce paid call number `attempt`, before it is made.
+
+    `claim` is made for this announcement alone: who finds it in the log announced the call.
+    """
 
     attempt: int
+    claim: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,15 @@ from generation_svc.domain.commands import (
     Request,
     StartSubmission,
 )
-from generation_svc.domain.state import Absent, Done, Requested, Running, State, Submitting
+from generation_svc.domain.state import (
+    Absent,
+    Done,
+    Requested,
+    Running,
+    State,
+    Submitting,
+    is_unwanted,
+)
 from shared.contracts.events import (
     GenerationCancelled,
     GenerationCompleted,
@@ -27,6 +35,10 @@ from shared.errors import Refused
 
 if TYPE_CHECKING:
     from shared.contracts.events import GenerationEvent
+
+
+# What the contract takes of a sentence. Much of it is said by others, at any length.
+_MAX_DETAIL = 2000
 
 
 class IdempotencyKeyReused(Refused):
@@ -65,14 +77,16 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
             raise UnknownGeneration("there is no generation with this id")
 
         case StartSubmission(attempt=1), Requested():
-            return [SubmissionStarted(attempt=1)]
+            return [_started(command)]
         case StartSubmission(attempt=attempt), Submitting() if attempt == state.attempt + 1:
-            return [SubmissionStarted(attempt=attempt)]
+            return [_started(command)]
         case StartSubmission(), Requested() | Submitting() | Running() | Done():
             return []  # somebody else announced it: the call is theirs to make
 
         case RecordSubmitted(attempt=attempt), Submitting() if attempt == state.attempt:
             return [_submitted(command)]
+        case RecordSubmitted(), Done(submitted=None) if is_unwanted(command.request_id, state):
+            return [_submitted(command)]  # after the end: so that it can be stopped
         case RecordSubmitted(), Requested() | Submitting() | Running() | Done():
             return []  # a later attempt is under way, or the webhook was faster
 
@@ -81,13 +95,13 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
         case Complete(), Done():
             return []  # the webhook and the poll both report; the second changes nothing
 
-        case Fail(request_id=str() as failed), Running() if failed != state.submitted.request_id:
-            return []  # an earlier paid call failed late; the one that counts is still running
+        case Fail(request_id=failed), Running() if failed != state.submitted.request_id:
+            return []  # another paid call came to nothing; the one that counts is running
         case Fail(), Requested() | Submitting() | Running():
             return [
                 GenerationFailed(
                     code=command.code,
-                    detail=command.detail[:2000],
+                    detail=command.detail[:_MAX_DETAIL],
                     retryable=command.retryable,
                     billed=command.billed,
                 )
@@ -96,7 +110,7 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
             return []
 
         case Cancel(), Requested() | Submitting() | Running():
-            return [GenerationCancelled(reason=command.reason)]
+            return [GenerationCancelled(reason=command.reason[:_MAX_DETAIL])]
         case Cancel(), Done(outcome=GenerationCancelled()):
             return []
         case Cancel(), Done():
@@ -112,6 +126,10 @@ def _requested(command: Request) -> GenerationRequested:
         idempotency_key=command.idempotency_key,
         metadata=dict(command.metadata),
     )
+
+
+def _started(command: StartSubmission) -> SubmissionStarted:
+    return SubmissionStarted(attempt=command.attempt, claim=command.claim)
 
 
 def _submitted(command: RecordSubmitted) -> GenerationSubmitted:

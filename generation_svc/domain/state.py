@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class Submitting:
 
     request: GenerationRequested
     attempt: int
+    claim: str
     started_at: datetime
 
 
@@ -64,8 +65,8 @@ class Running:
 class Done:
     """Completed, failed or cancelled, for good.
 
-    `request` is None for media that another service made; `submitted` where the provider never
-    answered.
+    `request` is None for media that another service made; `submitted` as long as no answer of the
+    provider is known, which may come after the end.
     """
 
     request: GenerationRequested | None
@@ -76,19 +77,22 @@ class Done:
 State = Absent | Requested | Submitting | Running | Done
 
 
-def evolve(state: State, envelope: Envelope) -> State:
+# One table, read from top to bottom: split up, nobody could see that it covers everything.
+def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
     """The state after one event. Events that the state has no use for change nothing."""
     match envelope.data, state:
         case GenerationRequested() as request, Absent():
             return Requested(request)
-        case SubmissionStarted(attempt=attempt), (
+        case SubmissionStarted(attempt=attempt, claim=claim), (
             Requested(request=request) | Submitting(request=request)
         ):
-            return Submitting(request, attempt, envelope.time)
+            return Submitting(request, attempt, claim, envelope.time)
         case GenerationSubmitted() as submitted, (
             Requested(request=request) | Submitting(request=request)
         ):
             return Running(request, submitted, envelope.time)
+        case GenerationSubmitted() as submitted, Done(submitted=None):
+            return replace(state, submitted=submitted)
         case (
             (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as outcome,
             (Absent() | Requested() | Submitting() | Running()),
@@ -118,6 +122,17 @@ def evolve(state: State, envelope: Envelope) -> State:
             _,
         ):
             return state  # no decision here depends on where the bytes are
+
+
+def is_unwanted(request_id: str, done: Done) -> bool:
+    """Whether the provider may still be working on this request, and for nobody."""
+    match done.outcome:
+        case GenerationCancelled():
+            return True
+        case GenerationCompleted(request_id=made):
+            return made != request_id
+        case GenerationFailed():
+            return False  # the provider said so itself, or was told to stop when it was given up
 
 
 def fold(envelopes: Iterable[Envelope]) -> State:

@@ -131,12 +131,16 @@ class GenerationRequested(Event):
 
 
 class SubmissionStarted(Event):
-    """The paid call is about to be made. Without a later event its outcome is unknown."""
+    """The paid call is about to be made. Without a later event its outcome is unknown.
+
+    `claim` is known to the one run that announced the call, and so may make it.
+    """
 
     type: ClassVar[str] = "velro.generation.submission_started.v1"
     family: ClassVar[Family] = "generation"
 
     attempt: Attempt
+    claim: str = ""
 
     def key(self) -> str:
         """One a paid call."""

@@ -71,7 +71,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         idempotency_key="order-17",
         metadata={"project": "coast", "parent": None},
     ),
-    SubmissionStarted(attempt=1),
+    SubmissionStarted(attempt=1, claim="9b1c6f0e6f1d4e0c8d5a0b7e3f2a1c4d"),
     GenerationSubmitted(
         attempt=1,
         request_id="764cabcf-b745-4b3e-ae38-1200304cf45b",

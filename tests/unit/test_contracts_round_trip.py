@@ -99,7 +99,7 @@ events: st.SearchStrategy[AnyEvent] = st.one_of(
         idempotency_key=st.none() | texts,
         metadata=json_objects,
     ),
-    st.builds(SubmissionStarted, attempt=attempts),
+    st.builds(SubmissionStarted, attempt=attempts, claim=texts),
     st.builds(
         GenerationSubmitted,
         attempt=attempts,
