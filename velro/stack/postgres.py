@@ -25,7 +25,9 @@ _COMMAND_TIMEOUT_S = 60.0
 
 # PostgreSQL refuses to run as root. Under root it runs as nobody, with the one capability that
 # lets it reach a directory or a virtual environment under root's own 0700 home: no folder above
-# needs to be opened to others, and a container's root has that capability too.
+# needs to be opened to others, and a container's root has that capability too. access(2), by which
+# initdb looks for its sister programs, heeds a capability only where a change of user is said to
+# leave capabilities alone (capabilities(7)).
 _NOBODY = 65534
 _AS_NOBODY = (
     "setpriv",
@@ -34,6 +36,7 @@ _AS_NOBODY = (
     "--clear-groups",
     "--inh-caps=+dac_override",
     "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",
 )
 
 
