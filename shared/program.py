@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from functools import partial
@@ -26,9 +27,14 @@ Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
 
 
-def configure_logging() -> None:
-    """One line of JSON a happening, on stderr: what a program prints is its result."""
+def configure_logging(least: int = logging.INFO) -> None:
+    """One line of JSON a happening, on stderr: what a program prints is its result.
+
+    Args:
+        least: the level below which nothing is said.
+    """
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,

@@ -147,7 +147,7 @@ class Api:
         return found
 
     async def watch(
-        self, requested: Requested, *, until: str = "finished"
+        self, requested: Requested | Generation, *, until: str = "finished"
     ) -> AsyncGenerator[Generation]:
         """The generation each time it changes, until it is finished (or `stored`).
 

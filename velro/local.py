@@ -167,3 +167,16 @@ def running(directory: Path) -> Local:
         if any(process.running for process in local.processes):
             return local
     raise NotRunning(f"nothing of Velro runs on the data in {directory}; start it with `velro up`")
+
+
+def use_environment_of(directory: Path) -> None:
+    """Let what runs here answer for every `VELRO_…` variable that is not set.
+
+    Where nothing runs here, the variables must say where everything is.
+    """
+    try:
+        local = running(directory)
+    except NotRunning:
+        return
+    for name, value in (local.environment | {"VELRO_API_URL": local.api_url}).items():
+        os.environ.setdefault(name, value)

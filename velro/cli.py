@@ -1,0 +1,128 @@
+"""The command `velro`: a Velro of one's own, and what an operator does with any."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from shared.errors import Refused, TryLater, VelroError
+from shared.program import EXIT_REFUSED, EXIT_TRY_LATER, configure_logging, run
+from velro import dead_letters, generating, local, operating, replaying, statistics
+from velro.demo.story import play
+
+DIRECTORY = Path(os.environ.get("VELRO_DIRECTORY", ".velro"))
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
+app.add_typer(letters, name="dead-letters")
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+@app.command()
+def demo() -> None:
+    """Play the main job on real servers: an outage, a kill, and nothing lost."""
+    raise typer.Exit(play(DIRECTORY / "demo"))
+
+
+@app.command()
+def up(
+    *,
+    detach: Annotated[bool, typer.Option(help="Return, and leave everything running.")] = False,
+) -> None:
+    """Start the servers and both services, and stay until Ctrl-C or `velro down`."""
+    operating.up(DIRECTORY / "local", detach=detach)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `velro up` started. The data stays."""
+    operating.down(DIRECTORY / "local")
+
+
+@app.command()
+def status(*, as_json: AsJson = False) -> None:
+    """Show what runs, where, and how it does; ends with 1 where something does not."""
+    raise typer.Exit(operating.status(DIRECTORY / "local", as_json=as_json))
+
+
+@app.command()
+def generate(
+    prompt: str,
+    *,
+    provider: Annotated[str, typer.Option(help="sandbox, or fal with FAL_KEY set.")] = "sandbox",
+    model: Annotated[str | None, typer.Option(help="The provider's name of the model.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many generations.")] = 1,
+    user: Annotated[str, typer.Option(help="Whose they are.")] = "me",
+) -> None:
+    """Request generations, watch them, and say where the media is."""
+    local.use_environment_of(DIRECTORY / "local")
+    raise typer.Exit(
+        run(generating.generate(prompt, provider=provider, model=model, count=count, user_id=user))
+    )
+
+
+@app.command()
+def stats(
+    *,
+    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d.")] = "24h",
+    as_json: AsJson = False,
+) -> None:
+    """Show success, storage failures, and the backlog by the time its links still live."""
+    local.use_environment_of(DIRECTORY / "local")
+    run(statistics.show(_duration(since), as_json=as_json))
+
+
+@app.command()
+def replay(
+    read_model: Annotated[replaying.ReadModelName, typer.Argument(help="Which one.")],
+) -> None:
+    """Build a read model anew from the log, beside the running services, and swap it in."""
+    local.use_environment_of(DIRECTORY / "local")
+    run(replaying.replay_with_bar(read_model, Console()))
+
+
+@letters.command("list")
+def letters_list(*, as_json: AsJson = False) -> None:
+    """Show every dead letter."""
+    local.use_environment_of(DIRECTORY / "local")
+    run(dead_letters.list_all(as_json=as_json))
+
+
+@letters.command("show")
+def letters_show(generation_id: str) -> None:
+    """Show one dead letter whole."""
+    local.use_environment_of(DIRECTORY / "local")
+    run(dead_letters.show(generation_id))
+
+
+@letters.command("retry")
+def letters_retry(generation_ids: list[str]) -> None:
+    """Send the work of these generations again."""
+    local.use_environment_of(DIRECTORY / "local")
+    run(dead_letters.retry(generation_ids))
+
+
+def _duration(text: str) -> timedelta:
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isdecimal():
+        raise typer.BadParameter(f"{text!r} is no duration: write 90m, 24h or 7d")
+    return timedelta(**{units[unit]: int(number)})
+
+
+def main() -> None:
+    """Run the command line; an error of ours is a sentence and an exit code."""
+    configure_logging(logging.WARNING)  # a person reads along
+    try:
+        app()
+    except VelroError as error:
+        typer.echo(f"{error}", err=True)
+        code = EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_REFUSED
+        raise SystemExit(code) from (None if isinstance(error, Refused) else error)

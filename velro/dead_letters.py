@@ -1,0 +1,71 @@
+"""Dead letters on the command line."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
+from shared.messaging.connection import connected
+from shared.messaging.jetstream import jetstream_of
+from shared.settings import LogSettings, loaded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+
+@asynccontextmanager
+async def _kept() -> AsyncGenerator[DeadLetters]:
+    settings = loaded(LogSettings)
+    async with connected(settings.nats_url.split(","), name="velro dead-letters") as connection:
+        letters = DeadLetters(jetstream_of(connection), settings.stream, settings.subject_root)
+        await letters.ensure()
+        yield letters
+
+
+async def list_all(*, as_json: bool) -> None:
+    """Show every dead letter."""
+    console = Console()
+    async with _kept() as letters:
+        found = await letters.all()
+    if as_json:
+        console.print_json(json.dumps([letter.model_dump(mode="json") for letter in found]))
+        return
+    if not found:
+        console.print("No dead letters.")
+        return
+    table = Table("generation", "given up", "tries", "because")
+    for letter in found:
+        because = f"{letter.reason}: {letter.detail}"
+        table.add_row(
+            letter.generation_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", f"{letter.deliveries}", because
+        )
+    console.print(table)
+
+
+async def show(generation_id: str) -> None:
+    """Show one dead letter whole.
+
+    Raises:
+        NoSuchDeadLetter: none is kept for this generation.
+    """
+    async with _kept() as letters:
+        letter = await letters.get(generation_id)
+    Console().print_json(letter.model_dump_json())
+
+
+async def retry(generation_ids: Sequence[str]) -> None:
+    """Send the work of these generations again.
+
+    Raises:
+        NoSuchDeadLetter: none is kept for one of them; those before it are sent.
+    """
+    console = Console()
+    async with _kept() as letters:
+        for generation_id in generation_ids:
+            await letters.retry(generation_id)
+            console.print(f"{generation_id} is sent again")

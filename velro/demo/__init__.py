@@ -1,0 +1,1 @@
+"""The main job, played and checked on real servers."""

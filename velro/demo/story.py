@@ -1,0 +1,100 @@
+"""The demo from curtain to curtain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import httpx
+from rich.console import Console
+
+from velro.client import Api
+from velro.demo.acts import DURING_THE_OUTAGE, HEALTHY, STORAGE_WORKERS, Acts
+from velro.demo.claims import Claims
+from velro.demo.world import World
+from velro.local import Local, NotRunning, running
+from velro.stack.process import AlreadyRunning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+EXIT_INTERRUPTED: Final = 130
+
+_SETTINGS: Final = {
+    "VELRO_STORAGE_WORKERS": str(STORAGE_WORKERS),
+    "VELRO_STORE_BUDGET_S": "3",
+    "VELRO_RUN_FIRST_POLL_S": "0.5",
+}
+
+
+def play(directory: Path) -> int:
+    """Play the story on data of its own, begun anew each time; 0 when every claim holds."""
+    console = Console()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return _play(directory, console)
+    except KeyboardInterrupt:
+        console.print("[yellow]interrupted; everything that was started is stopped[/]")
+        return EXIT_INTERRUPTED
+
+
+def _play(directory: Path, console: Console) -> int:
+    _begin_anew(directory)
+    started_at = monotonic()
+    local = Local(directory, settings=_SETTINGS)
+    with console.status("starting NATS, PostgreSQL, SeaweedFS, the sandbox and both services"):
+        local.start()
+    try:
+        console.print(
+            f"[bold]Velro[/]: {len(local.processes)} real processes in "
+            f"{monotonic() - started_at:.1f} s: "
+            + ", ".join(process.name for process in local.processes)
+        )
+        os.environ.update(local.environment)  # for the replay, which runs in this program
+        claims = Claims(console)
+        asyncio.run(_acts(local, claims, console))
+    finally:
+        with console.status("stopping everything"):
+            local.stop()
+    console.print(claims.table())
+    verdict = (
+        "[bold green]every claim holds[/]"
+        if claims.all_hold
+        else "[bold red]a claim does not hold[/]"
+    )
+    console.print(f"{verdict}; {monotonic() - started_at:.0f} s. Logs and data: {directory}")
+    return 0 if claims.all_hold else 1
+
+
+async def _acts(local: Local, claims: Claims, console: Console) -> None:
+    web = httpx.AsyncClient(timeout=30, trust_env=False)
+    async with Api.at(local.api_url) as api, web:
+        acts = Acts(World(local, api, web), claims, console)
+        with claims.act(f"{HEALTHY} generations while storage is healthy"):
+            first = await acts.healthy()
+        with claims.act(f"{DURING_THE_OUTAGE} generations while S3 is stopped"):
+            second = await acts.outage()
+        with claims.act("Storage service killed, S3 back, backlog drained"):
+            recovered = await acts.recovery(second)
+            await acts.everything_once([*first, *recovered])
+        with claims.act("Both read models dropped and replayed from the log"):
+            await acts.replayed()
+
+
+def _begin_anew(directory: Path) -> None:
+    try:
+        running(directory)
+    except NotRunning:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    raise AlreadyRunning(f"another demo is running on {directory}; let it end, or stop it")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
