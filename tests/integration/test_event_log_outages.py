@@ -183,13 +183,17 @@ class TestAppending:
             results = await asyncio.gather(
                 *(
                     crowd.append("generation", f"g{n}", started(f"g{n}", 1, 2), expected=None)
-                    for n in range(40)
+                    for n in range(200)
                 ),
                 return_exceptions=True,
             )
         unknown = [n for n, r in enumerate(results) if isinstance(r, AppendOutcomeUnknown)]
         not_sent = [n for n, r in enumerate(results) if isinstance(r, LogUnavailable)]
-        assert (len(unknown), len(not_sent)) == (16, 24)
+        # 16 batches may be open at once. The end of their deadlines makes room for the others
+        # just before the end of theirs, so some of those are sent too.
+        assert len(unknown) >= 16
+        assert len(not_sent) > 0
+        assert len(unknown) + len(not_sent) == 200
         await until_it_works(
             lambda: log.append("generation", "last", started("last", 1), expected=None)
         )
