@@ -29,7 +29,9 @@ from tests.projecting import WAIT_S, World, same_as, until, until_answered, unti
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from generation_svc.read_model.rows import GenerationRow
     from shared.contracts.subjects import Subjects
+    from shared.projection.runner import Projector
 
 
 @pytest.fixture
@@ -164,10 +166,9 @@ async def test_an_event_that_cannot_be_read_is_parked_with_its_generation_and_th
         await here.reached(await here.say("g1", STARTED))
         later = await here.say("g1", SUBMITTED)
         await here.reached(await here.say("g2", STARTED))
-        health = await projector.health()
+        await until_healthy(projector, parked=3, lag=0)
     rows = await here.rows()
     assert (rows["g1"]["status"], rows["g2"]["status"]) == ("requested", "submitting")
-    assert (health.parked, health.lag) == (3, 0)
     connection = await here.connection()
     parked = await connection.fetch("select * from parked_events order by position")
     await connection.close()
@@ -189,7 +190,7 @@ async def test_parked_generations_stay_parked_after_a_restart(here: World) -> No
     projector = here.projector()
     async with projector.running():
         await here.reached(await here.say("g1", STARTED))
-        assert (await projector.health()).parked == 2
+        await until_healthy(projector, parked=2, lag=0)
     assert (await here.rows())["g1"]["status"] == "requested"
 
 
@@ -205,7 +206,7 @@ async def test_a_row_that_postgres_refuses_is_parked_from_the_event_that_made_it
     projector = here.projector()
     async with projector.running():
         await here.reached(end)
-        assert (await projector.health()).parked == 4
+        await until_healthy(projector, parked=4, lag=0)
     rows = await here.rows()
     assert {generation_id: row["status"] for generation_id, row in rows.items()} == {
         "g0": "submitting",
@@ -218,7 +219,7 @@ async def test_a_prompt_with_a_nul_hides_nothing(here: World) -> None:
     projector = here.projector()
     async with projector.running():
         await here.reached(await here.say("g1", REQUESTED))  # its prompt holds one
-        assert (await projector.health()).parked == 0
+        await until_healthy(projector, parked=0, lag=0)
     assert "\\u0000" in (await here.rows())["g1"]["input"]
 
 
@@ -291,6 +292,15 @@ async def test_stopping_finishes_the_batch_that_is_being_written(here: World) ->
         await connection.close()
         await blocker.close()
     assert projector.state is ProjectorState.STOPPED
+
+
+async def until_healthy(projector: Projector[GenerationRow], *, parked: int, lag: int) -> None:
+    # Readers hear of a commit from Postgres, perhaps before the projector hears of its own.
+    async def is_so() -> bool:
+        health = await projector.health()
+        return (health.parked, health.lag) == (parked, lag)
+
+    await until_answered(is_so)
 
 
 async def until_blocked(here: World) -> None:
