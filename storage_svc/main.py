@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
-import structlog
 import typer
-import uvloop
 
 from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it when it runs
-from shared.errors import TryLater, VelroError
+from shared.media.settings import MediaSettings
+from shared.object_store.settings import S3Settings
+from shared.program import configure_logging, run, settings_of
 from storage_svc import programs
-from storage_svc.settings import BadSettings, copying_from_environment, from_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-EXIT_REFUSED = 2
-EXIT_TRY_LATER = 4
-
-Result = TypeVar("Result")
+from storage_svc.settings import CopySettings, StorageSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,16 +25,16 @@ def serve_command(
     port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
 ) -> None:
     """Keep the backlog and copy what is in it, until told to stop."""
-    settings = _read(from_environment)
+    settings = settings_of(StorageSettings)
     changed = {"storage_host": host, "storage_port": port}
     settings = settings.model_copy(update={k: v for k, v in changed.items() if v is not None})
-    _run(programs.serve(settings, _read(copying_from_environment)))
+    run(programs.serve(settings, _copying()))
 
 
 @app.command("init")
 def init_command() -> None:
     """See that stream, tables and bucket are there; make what is missing."""
-    _run(programs.init(_read(from_environment), _read(copying_from_environment)))
+    run(programs.init(settings_of(StorageSettings), _copying()))
 
 
 @app.command("migrate")
@@ -63,12 +54,12 @@ def migrate_command(
     """
     if once == continuous:
         raise typer.BadParameter("give either --once or --continuous")
-    settings = _read(from_environment)
+    settings = settings_of(StorageSettings)
     raise typer.Exit(
-        _run(
+        run(
             programs.migrate(
                 settings,
-                _read(copying_from_environment),
+                _copying(),
                 batch_size=batch_size,
                 interval_s=interval if continuous else None,
                 as_json=as_json,
@@ -89,9 +80,9 @@ def backlog_command(
     as_json: JSON = False,
 ) -> None:
     """Show what waits, the soonest death first."""
-    _run(
+    run(
         programs.backlog(
-            _read(from_environment),
+            settings_of(StorageSettings),
             at_risk=at_risk,
             reason=reason,
             lost=lost,
@@ -104,11 +95,7 @@ def backlog_command(
 @app.command("retry")
 def retry_command(generation_id: str) -> None:
     """Copy the outputs of one generation now, also those that were given up on."""
-    raise typer.Exit(
-        _run(
-            programs.retry(_read(from_environment), _read(copying_from_environment), generation_id)
-        )
-    )
+    raise typer.Exit(run(programs.retry(settings_of(StorageSettings), _copying(), generation_id)))
 
 
 @app.callback()
@@ -116,18 +103,7 @@ def begin(context: typer.Context) -> None:
     """Keep what AI providers make: copy it into the bucket before its link dies."""
     # A service tells its life; a command that a person runs tells only what is wrong.
     level = logging.INFO if context.invoked_subcommand == "serve" else logging.WARNING
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        # What a program prints is its result; what it says about its life goes beside it.
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    configure_logging(level)
 
 
 def main() -> None:
@@ -135,23 +111,8 @@ def main() -> None:
     app()
 
 
-def _read(environment: Callable[[], Result]) -> Result:
-    try:
-        return environment()
-    except BadSettings as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_REFUSED) from error
-
-
-def _run(program: Coroutine[object, object, Result]) -> Result:
-    try:
-        return uvloop.run(program)
-    except TryLater as error:
-        typer.echo(f"not now: {error}", err=True)
-        raise typer.Exit(EXIT_TRY_LATER) from error
-    except VelroError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_REFUSED) from error
+def _copying() -> CopySettings:
+    return CopySettings(settings_of(MediaSettings), settings_of(S3Settings))
 
 
 if __name__ == "__main__":

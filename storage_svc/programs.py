@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,9 +11,11 @@ from rich.console import Console
 
 from shared.errors import Refused, VelroError
 from shared.object_store.s3 import s3_object_store
+from shared.program import on_signals
 from shared.projection.errors import NotReached
+from shared.serving import serving
 from storage_svc.adapters import terminal
-from storage_svc.adapters.http_health import Health, health_app, serving
+from storage_svc.adapters.http_health import Health, health_app
 from storage_svc.application.migrate import BatchSummary, Migration
 from storage_svc.application.retry_outputs import retry_outputs
 from storage_svc.application.store_output import LostNow
@@ -23,8 +23,6 @@ from storage_svc.composition import Service, now
 from storage_svc.domain.policies import AT_RISK_FACTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shared.contracts.reasons import ReasonCode
     from shared.projection.waiting import PositionWatch
     from storage_svc.application.workers import Workers
@@ -36,19 +34,6 @@ EXIT_LOST = 3
 
 _INIT_DEADLINE_S = 60.0
 _NEWS_S = 15.0
-
-
-def on_signals(stop: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT ask once; the second one is not waited for."""
-    loop = asyncio.get_running_loop()
-
-    def ask(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        _log.info("stopping", signal=number.name)
-        stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, partial(ask, number))
 
 
 async def serve(settings: StorageSettings, copying: CopySettings) -> None:

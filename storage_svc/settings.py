@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsError
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from shared.errors import Refused
-from shared.media.settings import MediaSettings
-from shared.object_store.settings import S3Settings
 from shared.settings import LogSettings
 
-
-class BadSettings(Refused):
-    """The environment is not one to start with; the message names each variable."""
+if TYPE_CHECKING:
+    from shared.media.settings import MediaSettings
+    from shared.object_store.settings import S3Settings
 
 
 class StorageSettings(LogSettings):
@@ -44,40 +40,3 @@ class CopySettings:
 
     media: MediaSettings
     bucket: S3Settings
-
-
-def from_environment() -> StorageSettings:
-    """The settings that the environment holds.
-
-    Raises:
-        BadSettings: a variable is missing or wrong.
-    """
-    return _loaded(StorageSettings)
-
-
-def copying_from_environment() -> CopySettings:
-    """How to copy, as the environment says.
-
-    Raises:
-        BadSettings: a variable is missing or wrong.
-    """
-    return CopySettings(_loaded(MediaSettings), _loaded(S3Settings))
-
-
-AnySettings = TypeVar("AnySettings", bound=BaseSettings)
-
-
-def _loaded(kind: type[AnySettings]) -> AnySettings:
-    try:
-        return kind()
-    except ValidationError as error:
-        prefix = kind.model_config.get("env_prefix", "")
-        # Values are not shown: some of them are secrets.
-        lines = [
-            f"{prefix}{'_'.join(str(part) for part in problem['loc'])}".upper()
-            + f": {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadSettings("\n".join(lines)) from error
-    except SettingsError as error:
-        raise BadSettings(f"{kind.model_config.get('env_prefix', '')}*: {error}") from error

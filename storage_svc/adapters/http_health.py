@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from shared.projection.runner import ProjectorState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
-
     from nats.aio.client import Client
 
     from shared.projection.runner import Projector
@@ -30,7 +23,6 @@ if TYPE_CHECKING:
 STALLED_S = 30.0
 # The workers look around at least every 15 s; a loop that has not for so long hangs.
 _HANGING_S = 60.0
-_SHUTDOWN_S = 2
 
 
 @dataclass(slots=True)
@@ -94,39 +86,3 @@ def _answer(problems: dict[str, str]) -> JSONResponse:
     if problems:
         return JSONResponse({"status": "failing", "problems": problems}, status_code=503)
     return JSONResponse({"status": "ok"})
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves the signals to the process it is part of."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
-@asynccontextmanager
-async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
-    """Serve while the context is open; yields the port, which is a free one where 0 was asked.
-
-    Raises:
-        OSError: the address cannot be listened on.
-    """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=_SHUTDOWN_S,
-    )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await asyncio.wait((task,), timeout=2 * _SHUTDOWN_S)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        listener.close()

@@ -214,7 +214,8 @@ class Acts:
 
     async def _attempts_were_made(self, waiting: Sequence[Generation]) -> None:
         async with asyncio.timeout(_DEADLINE_S):
-            while not await self._failed_attempts(waiting):
+            # Another process makes the attempts, so there is no event to wait for.
+            while not await self._failed_attempts(waiting):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.1)
 
     async def _retries_are_due(self, waiting: Sequence[Generation]) -> None:
