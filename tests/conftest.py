@@ -72,21 +72,27 @@ def s3_address(servers: Servers) -> S3Address:
 
 
 @pytest.fixture
-def own_nats(servers: Servers) -> OwnNats:
+def own_nats(servers: Servers) -> Generator[OwnNats]:
     """A NATS server for this test alone, to stop and start."""
-    return servers.nats()
+    own = servers.nats()
+    yield own
+    servers.discard(own.server)
 
 
 @pytest.fixture
-def own_postgres(servers: Servers) -> OwnPostgres:
+def own_postgres(servers: Servers) -> Generator[OwnPostgres]:
     """A PostgreSQL server for this test alone, to stop and start."""
-    return servers.postgres()
+    own = servers.postgres()
+    yield own
+    servers.discard(own.server)
 
 
 @pytest.fixture
-def own_s3(servers: Servers) -> OwnS3:
+def own_s3(servers: Servers) -> Generator[OwnS3]:
     """An S3 service for this test alone, to stop and start."""
-    return servers.s3()
+    own = servers.s3()
+    yield own
+    servers.discard(own.server)
 
 
 @pytest.fixture

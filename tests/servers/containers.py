@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,8 @@ from velro.stack.seaweedfs import S3Address, has_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tests.servers.port import Server
 
 # The public images are the reference; a machine that cannot pull them has local ones of the name.
 NATS_IMAGE = os.environ.get("VELRO_TEST_NATS_IMAGE", "nats:2.15")
@@ -73,6 +76,7 @@ class ContainerServers:
         os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
         _require_engine()
         self._directory = directory
+        self._numbers = count(1)
         self._started: list[ContainerServer] = []
 
     def nats(self) -> OwnNats:
@@ -116,6 +120,11 @@ class ContainerServers:
         server = self._start(container, lambda: has_bucket(address))
         return OwnS3(server, address)
 
+    def discard(self, server: Server) -> None:
+        (container,) = (started for started in self._started if started is server)
+        container.remove()
+        self._started.remove(container)
+
     def close(self) -> None:
         for server in reversed(self._started):
             server.remove()
@@ -127,7 +136,7 @@ class ContainerServers:
         return server
 
     def _ports(self, *names: str) -> Sequence[int]:
-        memory = self._directory / f"{len(self._started)}.json"
+        memory = self._directory / f"{next(self._numbers)}.json"
         chosen = ports.choose(dict.fromkeys(names), memory)
         return [chosen[name] for name in names]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from velro.stack.seaweedfs import SeaweedServer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.servers.port import Server
     from velro.stack.process import ManagedProcess
 
 
@@ -52,9 +54,15 @@ class EmbeddedServers:
         self._start(server.process)
         return OwnS3(server.process, server.address)
 
+    def discard(self, server: Server) -> None:
+        (process,) = (started for started in self._started if started is server)
+        process.kill()
+        shutil.rmtree(process.directory)
+        self._started.remove(process)
+
     def close(self) -> None:
-        for server in reversed(self._started):
-            server.kill()
+        for process in reversed(self._started):
+            process.kill()
 
     def _start(self, server: ManagedProcess) -> None:
         self._started.append(server)
