@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -34,6 +35,10 @@ from tests.generation_world import (
     World,
     give_way,
 )
+
+if TYPE_CHECKING:
+    from shared.contracts.events import Family
+    from shared.event_log.port import History
 
 BUCKET_AWAY = CopyFailed(ReasonCode.BUCKET_UNAVAILABLE, "503")
 
@@ -230,6 +235,28 @@ async def test_a_decision_that_always_loses_ends_as_a_conflict() -> None:
     with pytest.raises(VersionConflict):
         await decider.handle(world.generation_id, StartSubmission(1, "claim"))
     assert tries == MAX_TRIES
+
+
+async def test_a_replica_that_shows_an_older_log_makes_no_second_event() -> None:
+    world = await World().requested()
+    older = await world.log.load("generation", world.generation_id)
+    await world.decider.handle(world.generation_id, StartSubmission(1, "claim"))
+
+    class Behind(HookedLog):
+        lags = 2
+
+        async def load(self, family: Family, generation_id: str) -> History:
+            self.lags -= 1
+            return older if self.lags >= 0 else await self.inner.load(family, generation_id)
+
+    behind = Behind(world.log, give_way)
+    decider = type(world.decider)(behind, clock=world.decider.clock, source="test")
+    decided = await decider.handle(world.generation_id, StartSubmission(1, "other claim"))
+    assert decided.new == ()
+    assert await world.told() == ["GenerationRequested", "SubmissionStarted"]
+    behind.lags = 1000
+    with pytest.raises(VersionConflict):
+        await decider.handle(world.generation_id, StartSubmission(1, "other claim"))
 
 
 async def test_what_a_callers_request_causes_bears_the_callers_correlation_id() -> None:

@@ -256,6 +256,7 @@ async def test_polls_without_an_answer_are_borne_up_to_a_bound() -> None:
     policy = RunPolicy(tolerated_poll_failures=3)
     away = ProviderUnavailable("no answer")
     world = await World(policy=policy).requested()
+    world.provider.finished_after_s = 60.0
     world.provider.polls = [away, away, away, None, away, away, away]
     await world.run()
     assert await world.told() == [*TAKEN, "GenerationCompleted"]
@@ -425,6 +426,20 @@ async def test_a_shutdown_while_the_log_is_away_leaves_the_requests_name_with_a_
     (line,) = [line for line in lines if line["event"] == "submission_not_recorded"]
     assert line["request_id"] == "r1"
     assert line["log_level"] == "error"
+
+
+async def test_a_log_that_stays_away_ends_the_run_when_another_might_call_again() -> None:
+    world = await World().requested()
+
+    async def outage(where: str) -> None:
+        await asyncio.sleep(0)
+        if world.provider.taken and "load" in where:
+            raise LogUnavailable("away")
+
+    with capture_logs() as lines, pytest.raises(LogUnavailable):
+        await world.run(outage)
+    assert [line["request_id"] for line in lines if line["log_level"] == "error"] == ["r1"]
+    assert 0 <= world.time.passed_s - world.policy.unknown_wait_s < world.policy.call_may_take_s
 
 
 async def test_several_outputs_complete_in_the_providers_order() -> None:
