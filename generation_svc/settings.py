@@ -57,8 +57,8 @@ class GenerationSettings(LogSettings):
     run_first_poll_s: PositiveFloat = 1.0
     run_longest_poll_s: PositiveFloat = 15.0
     run_max_s: PositiveFloat = 3600.0
-    run_unknown_wait_s: PositiveFloat = 600.0
-    run_max_submissions: PositiveInt = 5
+    run_unknown_wait_s: Annotated[float, Field(ge=10)] = 600.0
+    run_max_submissions: PositiveInt = 10
     fal_key: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("FAL_KEY", "VELRO_FAL_KEY")
     )
