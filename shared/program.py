@@ -60,9 +60,24 @@ def run(program: Coroutine[object, object, Result]) -> Result:
     try:
         return uvloop.run(program)
     except VelroError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        code = EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_REFUSED
-        raise typer.Exit(code) from error
+        raise ended_by(error) from error
+    except ExceptionGroup as group:
+        # Tasks that ran side by side and met the same wall: one sentence is enough.
+        ours, others = group.split(VelroError)
+        if ours is None or others is not None:
+            raise
+        raise ended_by(_first(ours)) from group
+
+
+def ended_by(error: VelroError) -> typer.Exit:
+    """Say an error of ours in a sentence; the exit that says whether trying again may help."""
+    typer.echo(str(error), err=True)
+    return typer.Exit(EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_REFUSED)
+
+
+def _first(group: ExceptionGroup[VelroError]) -> VelroError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
 def on_signals(stop: Callable[[], None]) -> None:

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from shared.errors import Refused, TryLater, VelroError
-from shared.program import EXIT_REFUSED, EXIT_TRY_LATER, configure_logging, run
+from shared.errors import VelroError
+from shared.program import configure_logging, ended_by, run
 from velro import dead_letters, generating, local, operating, replaying, statistics
 from velro.demo.story import play
 
@@ -123,6 +123,4 @@ def main() -> None:
     try:
         app()
     except VelroError as error:
-        typer.echo(f"{error}", err=True)
-        code = EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_REFUSED
-        raise SystemExit(code) from (None if isinstance(error, Refused) else error)
+        raise SystemExit(ended_by(error).exit_code) from error

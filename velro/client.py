@@ -186,4 +186,6 @@ def _check(answer: httpx.Response) -> None:
         raise ApiRefused(f"{answer.status_code} from {answer.request.url}")
     problem: dict[str, Any] = answer.json()
     sentence = f"{problem.get('title')}: {problem.get('detail') or ''}".rstrip(": ")
+    for member in sorted(problem.keys() - {"type", "title", "status", "detail", "instance"}):
+        sentence += f"; {member}: {problem[member]}"
     raise ApiAway(sentence) if answer.status_code >= 500 else ApiRefused(sentence)  # noqa: PLR2004 - HTTP

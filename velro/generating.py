@@ -8,7 +8,6 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from velro.client import Api, Generation
 
@@ -52,20 +51,22 @@ async def generate(
             async with asyncio.TaskGroup() as running:
                 tasks = [running.create_task(one(number)) for number in range(count)]
     finished = [task.result() for task in tasks]
-    console.print(_table(finished))
+    for found in finished:
+        console.print(_described(found, url), soft_wrap=True, highlight=False)
     return 0 if all(found.status == "completed" for found in finished) else EXIT_FAILED
 
 
-def _table(finished: list[Generation]) -> Table:
-    table = Table("generation", "status", "storage", "where the media is", show_lines=True)
-    for found in finished:
-        stored = "stored" if found.metadata.storage_successful else "provider's link, for now"
-        where = "\n".join(found.output_urls) or (found.error.detail if found.error else "")
-        table.add_row(
-            found.id, found.status, stored if found.outputs else "", where, style=_style(found)
+def _described(found: Generation, api_url: str) -> str:
+    """The generation and, a line each, addresses that go on leading to its bytes."""
+    if found.status != "completed":
+        because = f": {found.error.code}, {found.error.detail}" if found.error else ""
+        return f"[red]{found.id} {found.status}[/]{because}"
+    stored = sum(output.stored for output in found.outputs)
+    lines = [f"[bold]{found.id}[/] {found.status}, {stored} of {len(found.outputs)} stored"]
+    for output in found.outputs:
+        until = f"  (the provider's link, until {output.expires_at:%Y-%m-%d %H:%M} UTC)"
+        lines.append(
+            f"  {api_url}/v1/generations/{found.id}/outputs/{output.index}"
+            + (until if not output.stored and output.expires_at else "")
         )
-    return table
-
-
-def _style(found: Generation) -> str:
-    return "" if found.status == "completed" else "red"
+    return "\n".join(lines)

@@ -22,6 +22,7 @@ _GIVEN_BY: Final = {
     "postgres": ("VELRO_GENERATION_POSTGRES_DSN", "VELRO_STORAGE_POSTGRES_DSN"),
     "seaweedfs": ("VELRO_S3_ENDPOINT_URL",),
 }
+_PLACES: Final = {"VELRO_API_URL", *(name for names in _GIVEN_BY.values() for name in names)}
 
 
 class NotRunning(Refused):
@@ -166,17 +167,23 @@ def running(directory: Path) -> Local:
         local = Local(directory, owned=False)
         if any(process.running for process in local.processes):
             return local
-    raise NotRunning(f"nothing of Velro runs on the data in {directory}; start it with `velro up`")
+    raise NotRunning(
+        f"nothing of Velro runs on the data in {directory}; start it with `velro up`, or set "
+        "VELRO_API_URL and the servers' VELRO_… variables to use another"
+    )
 
 
 def use_environment_of(directory: Path) -> None:
     """Let what runs here answer for every `VELRO_…` variable that is not set.
 
-    Where nothing runs here, the variables must say where everything is.
+    Raises:
+        NotRunning: nothing runs here, and no variable says where else.
     """
     try:
         local = running(directory)
     except NotRunning:
-        return
+        if _PLACES & os.environ.keys():
+            return
+        raise
     for name, value in (local.environment | {"VELRO_API_URL": local.api_url}).items():
         os.environ.setdefault(name, value)

@@ -89,10 +89,10 @@ def _table(local: Local) -> Table:
         "generation": f"{local.api_url}/v1/generations",
         "storage": f"http://127.0.0.1:{local.stack.ports['storage']}/readyz",
     }
-    table = Table("", "where", "process", "log")
+    table = Table("", "where", "process", caption=f"logs and data: {local.stack.directory}")
     for process in local.processes:
         state = f"{process.pid}" if process.running else "[red]not running[/]"
-        table.add_row(process.name, where[process.name], state, str(process.log_path))
+        table.add_row(process.name, where[process.name], state)
     return table
 
 

@@ -78,14 +78,14 @@ class World:
         finally:
             await connection.close()
 
-    async def position(self, read_model: str) -> int:
-        """How far a read model is."""
-        connection = await self._database(read_model)
+    async def leased(self) -> set[tuple[str, int]]:
+        """The outputs that a storage worker holds, or held when it was killed."""
+        connection = await self._database("storage")
         try:
-            found = await connection.fetchval(
-                f'select position from "{read_model}".projection_checkpoint'  # noqa: S608 - a name of ours
+            rows = await connection.fetch(
+                "select generation_id, output_index from storage.backlog where lease_until > now()"
             )
-            return int(found)
+            return {(str(row["generation_id"]), int(row["output_index"])) for row in rows}
         finally:
             await connection.close()
 

@@ -1,0 +1,120 @@
+"""The command line on a Velro of its own, from up to down."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.acceptance.commands import Command, wait_until
+from velro.stack import state
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def velro(tmp_path_factory: pytest.TempPathFactory) -> Generator[Command]:
+    command = Command(tmp_path_factory.mktemp("velro"))
+    up = command.run("up", "--detach", deadline_s=90)
+    assert up.returncode == 0, up.stdout + up.stderr
+    try:
+        yield command
+    finally:
+        down = command.run("down", deadline_s=90)
+        assert down.returncode == 0, down.stdout + down.stderr
+        assert state.living(command.directory / "local") == []
+
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_generate_says_where_the_media_is(velro: Command) -> None:
+    done = velro.run("generate", "a lighthouse in a storm", "--count", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    addresses = [word for word in done.stdout.split() if word.startswith("http://")]
+    assert len(addresses) == 2
+    for address in addresses:
+        image = httpx.get(address, follow_redirects=True, trust_env=False)
+        assert image.headers["content-type"] == "image/jpeg"
+
+
+def test_stats_count_what_was_generated(velro: Command) -> None:
+    assert velro.run("generate", "a fox in fresh snow").returncode == 0
+    shown = json.loads(velro.run("stats", "--json").stdout)
+    assert shown["generations"]["completed"] >= 1
+    assert shown["generations"]["success_rate"] == 1.0
+    assert shown["backlog"]["lost"] == 0
+    assert "generations" in velro.run("stats", "--since", "7d").stdout
+
+
+def test_status_knows_every_process(velro: Command) -> None:
+    status = velro.run("status", "--json")
+    assert status.returncode == 0
+    names = {row["name"] for row in json.loads(status.stdout) if row["running"]}
+    assert names == {"nats", "postgres", "seaweedfs", "sandbox", "generation", "storage"}
+
+
+@pytest.mark.parametrize("read_model", ["generation", "storage"])
+def test_replay_rebuilds_beside_the_running_services(velro: Command, read_model: str) -> None:
+    replayed = velro.run("replay", read_model)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "is rebuilt up to position" in replayed.stdout
+    assert velro.run("generate", "after the replay").returncode == 0
+
+
+def test_a_request_that_is_refused_is_a_sentence_and_an_exit_code(velro: Command) -> None:
+    refused = velro.run("generate", "x", "--provider", "nobody", "--model", "m/n")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert "sandbox" in refused.stderr  # the providers that there are
+
+
+def test_without_dead_letters_the_list_says_so(velro: Command) -> None:
+    assert "No dead letters" in velro.run("dead-letters", "list").stdout
+    assert json.loads(velro.run("dead-letters", "list", "--json").stdout) == []
+    missing = velro.run("dead-letters", "show", "nobody")
+    assert missing.returncode == 2
+    assert "no dead letter is kept for nobody" in missing.stderr
+
+
+def test_a_second_up_says_what_is_in_its_way(velro: Command) -> None:
+    second = velro.run("up", "--detach")
+    assert second.returncode == 2
+    assert "running already" in second.stderr
+
+
+def test_up_stays_until_it_is_told_to_end(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    up = Command(tmp_path).start("up", output=output)
+    wait_until(lambda: "Ctrl-C" in output.read_text(), deadline_s=60)
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(60) == 0, output.read_text()
+    assert state.living(tmp_path / "local") == []
+
+
+def test_where_nothing_runs_every_command_says_what_to_do(tmp_path: Path) -> None:
+    for words in (["generate", "x"], ["stats"], ["replay", "storage"], ["dead-letters", "list"]):
+        told = Command(tmp_path).run(*words)
+        assert told.returncode == 2
+        assert "velro up" in told.stderr
+
+
+def test_a_server_of_ones_own_is_used_and_none_is_started(tmp_path: Path, nats_url: str) -> None:
+    velro = Command(tmp_path)
+    velro.environment |= {
+        "VELRO_NATS_URL": nats_url,
+        "VELRO_STREAM": "OWN",
+        "VELRO_SUBJECT_ROOT": "own",
+    }
+    try:
+        assert velro.run("up", "--detach", deadline_s=90).returncode == 0
+        rows = json.loads(velro.run("status", "--json").stdout)
+        assert "nats" not in {row["name"] for row in rows}
+        assert velro.run("generate", "on a server of one's own").returncode == 0
+    finally:
+        velro.run("down", deadline_s=90)
