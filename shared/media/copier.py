@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from shared.contracts.events import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
-from shared.media.fetch import MediaFetcher
-from shared.media.sniff import dimensions, sniff
+from shared.media.fetch import MediaFetcher, MediaSource
+from shared.media.pictures import dimensions
+from shared.media.sniff import confirm
 from shared.media.spool import Spool
 from shared.object_store.keys import object_key
 from shared.object_store.port import ObjectStore, PutOrder, StoreFailed
@@ -17,7 +20,15 @@ from shared.object_store.port import ObjectStore, PutOrder, StoreFailed
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from shared.media.fetch import Spooled
+    from shared.media.pictures import Dimensions
     from shared.media.settings import MediaSettings
+
+# A download is given up when its link dies, but not before it had this long: a link that is about
+# to die, or promised to be dead by now, may still serve, and only asking it tells.
+LAST_MINUTE_S: Final = 60.0
+# Each may hold 32 MiB for a moment.
+_LOOKING_AT_ONCE: Final = 2
 
 
 class MediaCopier:
@@ -26,6 +37,7 @@ class MediaCopier:
     def __init__(self, fetcher: MediaFetcher, store: ObjectStore) -> None:
         self._fetcher = fetcher
         self._store = store
+        self._looking = asyncio.Semaphore(_LOOKING_AT_ONCE)
 
     async def copy(self, order: CopyOrder) -> StoredObject:
         """See `Copier.copy`."""
@@ -38,27 +50,17 @@ class MediaCopier:
             raise CopyFailed(ReasonCode.INTERNAL, detail) from error
 
     async def _copy(self, order: CopyOrder) -> StoredObject:
-        async with self._fetcher.fetched(order.source_url, provider=order.provider) as fetched:
-            kind = sniff(fetched.path, announced=order.media_type)
-            size = dimensions(fetched.path, kind)
-            put = PutOrder(
-                key=object_key(
-                    order.user_id,
-                    order.generation_id,
-                    order.output_index,
-                    fetched.sha256,
-                    kind.extension,
-                ),
-                path=fetched.path,
-                size_bytes=fetched.size_bytes,
-                sha256=fetched.sha256,
-                media_type=kind.media_type,
-                metadata={
-                    "generation-id": order.generation_id,
-                    "output-index": str(order.output_index),
-                    "source-host": fetched.source_host,
-                },
-            )
+        left_s = (order.dies_at - datetime.now(UTC)).total_seconds()
+        source = MediaSource(
+            url=order.source_url,
+            provider=order.provider,
+            media_type=order.media_type,
+            budget_s=max(left_s, LAST_MINUTE_S),
+        )
+        async with self._fetcher.fetched(source) as spooled:
+            async with self._looking:
+                size = await asyncio.to_thread(_looked_at, spooled)
+            put = _put_order(order, spooled)
             await self._store.put(put)
         return StoredObject(
             bucket=self._store.bucket,
@@ -77,3 +79,30 @@ async def media_copier(settings: MediaSettings, store: ObjectStore) -> AsyncGene
     with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         async with MediaFetcher(settings, spool) as fetcher:
             yield MediaCopier(fetcher, store)
+
+
+def _looked_at(spooled: Spooled) -> Dimensions | None:
+    confirm(spooled.path, spooled.kind)
+    return dimensions(spooled.path, spooled.kind)
+
+
+def _put_order(order: CopyOrder, spooled: Spooled) -> PutOrder:
+    return PutOrder(
+        key=object_key(
+            order.user_id,
+            order.generation_id,
+            order.output_index,
+            spooled.sha256,
+            spooled.kind.extension,
+        ),
+        path=spooled.path,
+        size_bytes=spooled.size_bytes,
+        sha256=spooled.sha256,
+        media_type=spooled.kind.media_type,
+        metadata={
+            "generation-id": order.generation_id,
+            "output-index": str(order.output_index),
+            "source-host": spooled.source_host,
+            "stored-at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )

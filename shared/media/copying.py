@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from shared.contracts.reasons import ReasonCode
 from shared.errors import VelroError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from shared.contracts.events import StoredObject
-    from shared.contracts.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
 class CopyOrder:
-    """One output to copy. `dies_at` bounds nothing by itself: a link may outlive its promise."""
+    """One output to copy.
+
+    A copy takes no longer than the link is promised to live, but always has a last minute: a link
+    may outlive its promise, and then only asking tells.
+    """
 
     generation_id: str
     output_index: int
@@ -43,6 +47,11 @@ class CopyFailed(VelroError):
         self.reason = reason
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+    @property
+    def quarantine(self) -> bool:
+        """Whether a person should look at what came: the bytes are there, and are no media."""
+        return self.reason is ReasonCode.MEDIA_TYPE_REFUSED
 
 
 class Copier(Protocol):

@@ -4,46 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
+from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
-from shared.media.guard import CheckedResolver, Guard
+from shared.media.guard import Blocked, CheckedResolver, Guard
+from shared.media.transfer import Broken, Transfer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     from aiohttp.abc import AbstractResolver
-    from yarl import URL
 
     from shared.media.settings import MediaSettings
+    from shared.media.sniff import MediaKind
     from shared.media.spool import Spool
 
 MAX_REDIRECTS: Final = 3
-# Connections that break in the middle, in one fetch, before it counts as failed.
-MAX_BREAKS: Final = 4
+# Answers asked for in one fetch, the first one and those after a break.
+MAX_ANSWERS: Final = 6
+FIRST_PAUSE_S: Final = 0.05
 CHUNK_BYTES: Final = 512 * 1024
-PACE_WINDOW_S: Final = 10.0
-
-
-class Digest(Protocol):
-    """What hashlib's objects do."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take more bytes in."""
-        ...
-
-    def hexdigest(self) -> str:
-        """What all bytes so far come to."""
-        ...
+CONNECT_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +45,34 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class MediaSource:
+    """A link, and all that is known of it.
+
+    Attributes:
+        media_type: what the provider says that it is; decides only whether JSON is expected.
+        budget_s: how long the download may take, beside the settings' own limit.
+    """
+
+    url: str
+    provider: str
+    media_type: str | None = None
+    budget_s: float | None = None
+    credentials: Credentials | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
     """A complete file in the spool."""
 
     path: Path
     size_bytes: int
     sha256: str
+    kind: MediaKind
     source_host: str
 
 
-@dataclass(slots=True)
-class _Transfer:
-    """How far a download is: what the file holds, and what it is a part of."""
-
-    path: Path
-    digest: Digest = field(default_factory=hashlib.sha256)
-    received: int = 0
-    announced: int | None = None
-    validator: str | None = None
-
-    def restart(self) -> None:
-        self.digest, self.received, self.announced = hashlib.sha256(), 0, None
-
-
-class _Broken(Exception):
-    """The connection ended before the body did."""
-
-
 class MediaFetcher:
-    """Fetches one file at a time from links that nobody vouches for.
+    """Fetches files from links that nobody vouches for.
 
     Use as an async context manager. The HTTP client takes no proxy from the environment, keeps
     no cookies, follows no redirect by itself and decompresses nothing.
@@ -95,12 +84,14 @@ class MediaFetcher:
         spool: Spool,
         *,
         resolver: AbstractResolver | None = None,
+        tls: ssl.SSLContext | None = None,
         max_connections: int = 256,
     ) -> None:
         self._settings = settings
         self._guard = Guard.of(settings)
         self._spool = spool
         self._resolver = resolver
+        self._tls = tls
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
 
@@ -109,6 +100,7 @@ class MediaFetcher:
             resolver=CheckedResolver(self._guard, self._resolver),
             use_dns_cache=False,
             limit=self._max_connections,
+            ssl=self._tls or True,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -117,7 +109,9 @@ class MediaFetcher:
             trust_env=False,
             read_bufsize=CHUNK_BYTES,
             headers={"Accept-Encoding": "identity", "Accept": "*/*", "User-Agent": "velro"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=PACE_WINDOW_S * 2),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_WITHIN_S, sock_read=self._settings.media_window_s
+            ),
         )
         return self
 
@@ -126,167 +120,134 @@ class MediaFetcher:
             await self._session.close()
 
     @contextlib.asynccontextmanager
-    async def fetched(
-        self, url: str, *, provider: str, credentials: Credentials | None = None
-    ) -> AsyncGenerator[Fetched]:
+    async def fetched(self, source: MediaSource) -> AsyncGenerator[Spooled]:
         """The file behind a link, in the spool as long as the block lasts.
 
         Raises:
-            CopyFailed: with the reason; `Blocked` where the guard refuses.
+            CopyFailed: with the reason; `Blocked` where the guard refuses, `MediaTypeRefused`
+                where the bytes are no media.
         """
-        first = self._guard.checked(url, provider=provider)
+        first = self._guard.checked(source.url, provider=source.provider)
+        timeout_s = self._settings.media_timeout_s
+        if source.budget_s is not None:
+            timeout_s = min(timeout_s, source.budget_s)
         async with contextlib.AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(self._settings.media_timeout_s):
-                    fetched = await self._fetch(first, provider, credentials, stack)
+                async with asyncio.timeout(timeout_s):
+                    spooled = await self._fetch(first, source, stack)
             except TimeoutError as error:
-                detail = f"not downloaded within {self._settings.media_timeout_s:g} s"
+                detail = f"not downloaded within {timeout_s:,.1f} s"
                 raise CopyFailed(ReasonCode.TOO_SLOW, detail) from error
-            yield fetched
+            yield spooled
 
     async def _fetch(
-        self,
-        first: URL,
-        provider: str,
-        credentials: Credentials | None,
-        stack: contextlib.AsyncExitStack,
-    ) -> Fetched:
-        transfer: _Transfer | None = None
+        self, first: URL, source: MediaSource, stack: contextlib.AsyncExitStack
+    ) -> Spooled:
+        transfer: Transfer | None = None
+        unconfirmed: str | None = None
         why = ""
-        for _ in range(MAX_BREAKS):
+        for number in range(MAX_ANSWERS):
+            if number:
+                await asyncio.sleep(FIRST_PAUSE_S * 2**number)
             try:
-                async with self._answer(first, provider, credentials, transfer) as answer:
-                    self._judge(answer)
+                async with self._answer(first, source, transfer) as answer:
                     if transfer is None:
-                        size = answer.content_length or self._settings.media_max_bytes
-                        transfer = _Transfer(
-                            await stack.enter_async_context(self._spool.room(size))
-                        )
-                    await self._receive(answer, transfer)
-            except (_Broken, aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
+                        transfer = await self._begun(answer, source, stack)
+                    await transfer.receive(answer)
+            except (Broken, aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
                 why = str(error) or type(error).__name__
-            except (aiohttp.ClientError, TimeoutError) as error:
-                detail = f"{first.host} gave no answer: {type(error).__name__}: {error}"
-                raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail) from error
+            except aiohttp.ClientError as error:
+                why = f"{type(error).__name__}: {error}"
+                if transfer is None:
+                    detail = f"{first.host} gave no answer: {why}"
+                    raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail) from error
             else:
-                return Fetched(
-                    path=transfer.path,
-                    size_bytes=transfer.received,
-                    sha256=transfer.digest.hexdigest(),
-                    source_host=first.host or "",
-                )
-        detail = f"the connection to {first.host} broke {MAX_BREAKS} times, the last time: {why}"
+                sha256 = transfer.sha256()
+                if not transfer.ends_by_closing or sha256 == unconfirmed:
+                    return _spooled(transfer, sha256, first)
+                # Cut or complete, it looks the same: believed when it comes twice.
+                unconfirmed, why = sha256, "where the file ends is not said"
+                transfer.restart()
+        detail = f"{first.host} did not send the file in {MAX_ANSWERS} answers, at last: {why}"
         raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
+
+    async def _begun(
+        self,
+        answer: aiohttp.ClientResponse,
+        source: MediaSource,
+        stack: contextlib.AsyncExitStack,
+    ) -> Transfer:
+        limit = self._settings.media_max_bytes
+        if (answer.content_length or 0) > limit:
+            detail = f"{answer.content_length:,} bytes are announced; the limit is {limit:,}"
+            raise CopyFailed(ReasonCode.TOO_LARGE, f"{detail} (VELRO_MEDIA_MAX_BYTES)")
+        room_bytes = limit if answer.content_length is None else answer.content_length
+        room = self._spool.room(room_bytes, within_s=self._settings.media_timeout_s / 2)
+        path = await stack.enter_async_context(room)
+        return Transfer(path, self._settings, room_bytes, source.media_type)
 
     @contextlib.asynccontextmanager
     async def _answer(
-        self,
-        url: URL,
-        provider: str,
-        credentials: Credentials | None,
-        transfer: _Transfer | None,
+        self, url: URL, source: MediaSource, transfer: Transfer | None
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """The answer at the end of at most three redirects, each checked like the first URL."""
         assert self._session is not None, "the fetcher is used as a context manager"
         for _ in range(MAX_REDIRECTS + 1):
-            headers = _resume_headers(transfer)
-            if credentials is not None and credentials.origin == url.origin():
-                headers |= credentials.headers
+            headers = transfer.resume_headers() if transfer else {}
+            if source.credentials is not None and source.credentials.origin == url.origin():
+                headers |= source.credentials.headers
             async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
                 if answer.status not in {301, 302, 303, 307, 308}:
+                    _judge(answer, transfer)
                     yield answer
                     return
                 location = answer.headers.get("Location", "")
-            try:
-                target = str(url.join(type(url)(location)))
-            except ValueError:
-                target = location
-            url = self._guard.checked(target, provider=provider)
+            url = self._guard.checked(
+                _joined(url, location), provider=source.provider, came_from=url
+            )
         detail = f"more than {MAX_REDIRECTS} redirects"
         raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
 
-    def _judge(self, answer: aiohttp.ClientResponse) -> None:
-        """Raise for an answer that holds no media."""
-        match answer.status:
-            case 200 | 206:
-                encoding = answer.headers.get("Content-Encoding", "identity")
-                if encoding != "identity":
-                    detail = f"the bytes are encoded as {encoding}, which was not asked for"
-                    raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
-                if (answer.content_length or 0) > self._settings.media_max_bytes:
-                    raise self._too_large(f"{answer.content_length:,} bytes are announced")
-            case 404 | 410:
-                raise CopyFailed(ReasonCode.SOURCE_EXPIRED, f"the link is dead ({answer.status})")
-            case 401 | 403:
-                raise CopyFailed(ReasonCode.SOURCE_FORBIDDEN, f"the link refuses ({answer.status})")
-            case status:
-                raise CopyFailed(
-                    ReasonCode.SOURCE_UNAVAILABLE,
-                    f"the source answers with {status}",
-                    retry_after_s=_retry_after_s(answer.headers.get("Retry-After")),
-                )
 
-    async def _receive(self, answer: aiohttp.ClientResponse, transfer: _Transfer) -> None:
-        """Append the body to the file, or begin anew where the source cannot go on."""
-        if not _continues(answer, transfer):
+def _joined(url: URL, location: str) -> str:
+    try:
+        return str(url.join(URL(location, encoded=True)))
+    except ValueError as error:
+        raise Blocked(f"{url.host} redirects to what is no URL: {error}") from error
+
+
+def _judge(answer: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
+    """Raise for an answer that holds no media."""
+    match answer.status:
+        case 200 | 206:
+            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+            if encoding not in {"", "identity"}:
+                detail = f"the bytes are encoded as {encoding}, which was not asked for"
+                raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
+        case 416 if transfer is not None and transfer.received:
             transfer.restart()
-            transfer.announced = answer.content_length
-            transfer.validator = _strong_validator(answer)
-        with transfer.path.open("r+b" if transfer.received else "wb") as file:
-            file.seek(transfer.received)
-            await self._copy(answer, transfer, file)
-        if transfer.announced is not None and transfer.received != transfer.announced:
-            raise _Broken(f"{transfer.received:,} of {transfer.announced:,} bytes came")
-
-    async def _copy(
-        self, answer: aiohttp.ClientResponse, transfer: _Transfer, file: BinaryIO
-    ) -> None:
-        window_at, window_bytes = monotonic(), 0
-        async for chunk in answer.content.iter_any():
-            transfer.received += len(chunk)
-            if transfer.received > self._settings.media_max_bytes:
-                raise self._too_large("more bytes came than are allowed")
-            if transfer.announced is not None and transfer.received > transfer.announced:
-                raise CopyFailed(
-                    ReasonCode.SOURCE_UNAVAILABLE,
-                    f"more came than the {transfer.announced:,} bytes that were announced",
-                )
-            transfer.digest.update(chunk)
-            file.write(chunk)
-            window_bytes += len(chunk)
-            if (window_s := monotonic() - window_at) > PACE_WINDOW_S:
-                pace = window_bytes / window_s
-                if pace < self._settings.media_min_bytes_per_s:
-                    detail = f"{pace:,.0f} bytes/s over {window_s:.0f} s is too slow"
-                    raise CopyFailed(ReasonCode.TOO_SLOW, detail)
-                window_at, window_bytes = monotonic(), 0
-
-    def _too_large(self, what: str) -> CopyFailed:
-        limit = self._settings.media_max_bytes
-        return CopyFailed(
-            ReasonCode.TOO_LARGE, f"{what}; the limit is {limit:,} (VELRO_MEDIA_MAX_BYTES)"
-        )
+            raise Broken("the source has no bytes where the rest should be")
+        case 404 | 410:
+            raise CopyFailed(ReasonCode.SOURCE_EXPIRED, f"the link is dead ({answer.status})")
+        case 401 | 403:
+            raise CopyFailed(ReasonCode.SOURCE_FORBIDDEN, f"the link refuses ({answer.status})")
+        case status:
+            raise CopyFailed(
+                ReasonCode.SOURCE_UNAVAILABLE,
+                f"the source answers with {status}",
+                retry_after_s=_retry_after_s(answer.headers.get("Retry-After")),
+            )
 
 
-def _resume_headers(transfer: _Transfer | None) -> dict[str, str]:
-    if transfer is None or not transfer.received or transfer.validator is None:
-        return {}
-    # If-Range: a source whose file has changed meanwhile sends all of it.
-    return {"Range": f"bytes={transfer.received}-", "If-Range": transfer.validator}
-
-
-def _continues(answer: aiohttp.ClientResponse, transfer: _Transfer) -> bool:
-    expected = f"bytes {transfer.received}-"
-    return (
-        answer.status == 206  # noqa: PLR2004 - Partial Content
-        and transfer.received > 0
-        and answer.headers.get("Content-Range", "").startswith(expected)
+def _spooled(transfer: Transfer, sha256: str, first: URL) -> Spooled:
+    assert transfer.kind is not None, "a transfer that is complete is known"
+    return Spooled(
+        path=transfer.path,
+        size_bytes=transfer.received,
+        sha256=sha256,
+        kind=transfer.kind,
+        source_host=first.host or "",
     )
-
-
-def _strong_validator(answer: aiohttp.ClientResponse) -> str | None:
-    etag = answer.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else None
 
 
 def _retry_after_s(value: str | None) -> float | None:
@@ -296,6 +257,9 @@ def _retry_after_s(value: str | None) -> float | None:
     if value.isdecimal():
         return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        at = parsedate_to_datetime(value)
+    except ValueError:
         return None  # neither form: as if nothing had been said
+    # A date that names no zone is in GMT, as all of them should be.
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())

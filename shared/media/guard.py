@@ -1,4 +1,4 @@
-"""Which URLs and which addresses may be fetched. Everything not allowed here is refused.
+"""Which URLs may be fetched. Everything not allowed here is refused.
 
 Hosts come from an allowlist; what they resolve to is checked, answer by answer, and the
 connection goes to the checked address, so that no second answer can slip in between.
@@ -6,9 +6,11 @@ connection goes to the checked address, so that no second answer can slip in bet
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
+import re
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -16,6 +18,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
+from shared.media.addresses import refusal
 from shared.media.copying import CopyFailed
 
 if TYPE_CHECKING:
@@ -23,30 +26,18 @@ if TYPE_CHECKING:
 
     from shared.media.settings import MediaSettings
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+MAX_URL_CHARS: Final = 8192
+RESOLVE_WITHIN_S: Final = 10.0
+HTTPS_PORT: Final = 443
 
-# Where clouds answer for their machines' credentials; refused whatever the settings say.
-# Sources: the clouds' own pages on instance metadata (AWS, GCP, Azure, Alibaba, Oracle, ECS).
-METADATA: Final = frozenset(
-    ipaddress.ip_address(address)
-    for address in (
-        "169.254.169.254",
-        "169.254.170.2",
-        "169.254.169.253",
-        "168.63.129.16",
-        "100.100.100.200",
-        "192.0.0.192",
-        "fd00:ec2::254",
-        "fd20:ce::254",
-    )
-)
-
-# NAT64 (RFC 6052, RFC 8215) and IPv4-compatible (RFC 4291) addresses end in an IPv4 address.
-_WRAPPING: Final = (
-    ipaddress.ip_network("64:ff9b::/96"),
-    ipaddress.ip_network("64:ff9b:1::/48"),
-    ipaddress.ip_network("::/96"),
-)
+_NOT_IN_A_URL: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+_AUTHORITY: Final = re.compile(r"[^:/?#]*://([^/?#]*)")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+# What `inet_aton` reads as an address: 2130706433, 0x7f.1, 0177.0.0.1. Every such host ends in a
+# number, and no name does (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+_ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_MAX_NAME_CHARS: Final = 253
 
 
 class Blocked(CopyFailed):
@@ -56,35 +47,15 @@ class Blocked(CopyFailed):
         super().__init__(ReasonCode.BLOCKED_ADDRESS, detail)
 
 
-def unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 form carries, where it carries one; else itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    teredo = address.teredo[1] if address.teredo else None
-    low = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    # :: and ::1 are addresses of their own, and none in disguise
-    wrapped = any(address in network for network in _WRAPPING) and int(address) > 1
-    return address.ipv4_mapped or address.sixtofour or teredo or (low if wrapped else address)
-
-
-def refusal(text: str, *, private_allowed: bool) -> str | None:
-    """Why an address is not to be connected to; None where it may be."""
-    try:
-        address = unwrapped(ipaddress.ip_address(text))
-    except ValueError:
-        return f"{text!r} is not an address"  # a zone id, among others
-    if address in METADATA:
-        return f"{text} answers for a cloud's credentials"
-    if private_allowed:
-        return None
-    if address.is_multicast or not address.is_global:
-        return f"{text} is not on the public internet"
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Decides on URLs and addresses by the settings' lists."""
+    """Decides on URLs by the settings' lists.
+
+    Attributes:
+        hosts: by provider, the names its outputs may come from; `*.` stands for any subdomain.
+        http_hosts: `host:port` entries for which plain http, any port and private addresses
+            are allowed; an IPv6 address stands in brackets.
+    """
 
     hosts: Mapping[str, Sequence[str]]
     http_hosts: frozenset[str]
@@ -94,31 +65,44 @@ class Guard:
         """The guard that the settings describe."""
         return cls(settings.media_hosts, frozenset(settings.media_http_hosts))
 
-    def checked(self, text: str, *, provider: str) -> URL:
-        """The URL, parsed by the very parser that the download uses.
+    def checked(self, text: str, *, provider: str, came_from: URL | None = None) -> URL:
+        """The URL, parsed by the very parser that the download uses, spelt as it came.
+
+        Args:
+            text: what somebody else named.
+            provider: who answers for the URL that the fetch began with.
+            came_from: what redirected here. Nothing public may send us into a private network.
 
         Raises:
             Blocked: with the reason.
         """
         url = _parsed(text)
         host, port = str(url.host), url.port or 0
-        if self.is_private(host, port) and url.scheme in {"http", "https"}:
+        if url.scheme in {"http", "https"} and self.is_private(host, port):
             if _is_address(host) and (why := refusal(host, private_allowed=True)):
                 raise Blocked(why)
+            if came_from is not None and not self.is_private(
+                str(came_from.host), came_from.port or 0
+            ):
+                raise Blocked(f"{came_from.host} redirects to the private host {host}")
             return url
         if url.scheme != "https":
             raise Blocked(f"{url.scheme}: only https is fetched")
-        if port != 443:  # noqa: PLR2004 - the port of https
-            raise Blocked(f"port {port}: only 443 is fetched from")
+        if port != HTTPS_PORT:
+            raise Blocked(f"port {port}: only {HTTPS_PORT} is fetched from")
         if _is_address(host):
             raise Blocked(f"{host} is an address and no name")
+        if len(host) > _MAX_NAME_CHARS or not _NAME.fullmatch(host):
+            raise Blocked(f"{host[:80]!r} is not a name that a host can have")
+        if _ENDS_IN_A_NUMBER.fullmatch(host):
+            raise Blocked(f"{host} is another way to write an address")
         if not any(_matches(host, pattern) for pattern in self.hosts.get(provider, ())):
             raise Blocked(f"{host} is not among the hosts of provider {provider!r}")
         return url
 
     def is_private(self, host: str, port: int) -> bool:
         """Whether the settings allow plain http and private addresses for it, by name."""
-        return f"{host}:{port}" in self.http_hosts
+        return f"[{host}]:{port}" in self.http_hosts or f"{host}:{port}" in self.http_hosts
 
 
 class CheckedResolver(AbstractResolver):
@@ -135,13 +119,20 @@ class CheckedResolver(AbstractResolver):
 
         Raises:
             Blocked: one of them, or more, is not to be connected to.
-            OSError: the name does not resolve.
+            OSError: the name does not resolve, or not in time.
         """
-        answers = await self._inner.resolve(host, port, family)
+        try:
+            async with asyncio.timeout(RESOLVE_WITHIN_S):
+                answers = await self._inner.resolve(host, port, family)
+        except TimeoutError as error:
+            detail = f"{host} did not resolve within {RESOLVE_WITHIN_S:g} s"
+            raise OSError(detail) from error
+        if not answers:
+            raise OSError(f"{host} has no address")
         private_allowed = self._guard.is_private(host, port)
         for answer in answers:
             if why := refusal(answer["host"], private_allowed=private_allowed):
-                raise Blocked(f"{host} resolves to {why}")
+                raise Blocked(f"{host} resolves to an address that is refused: {why}")
         return answers
 
     async def close(self) -> None:
@@ -150,31 +141,42 @@ class CheckedResolver(AbstractResolver):
 
 
 def _parsed(text: str) -> URL:
-    if not text.isascii() or any(char <= " " or char in "\\\x7f" for char in text):
+    if len(text) > MAX_URL_CHARS:
+        raise Blocked(f"the URL has {len(text):,} characters; {MAX_URL_CHARS:,} are read")
+    if _NOT_IN_A_URL.search(text):
         raise Blocked("the URL holds characters that a URL does not have")
+    authority = _AUTHORITY.match(text)
+    if authority is None:
+        raise Blocked("the URL names no host")
+    if not authority[1].isascii() or any(char in authority[1] for char in "% @"):
+        # Escapes, zones and letters that fold into others are ways to say one host and mean
+        # another; what stands before an @ is no host at all.
+        raise Blocked("the URL's host is written with more than a host's letters, or user info")
+    # The one part whose letters' case means nothing; origins are compared by it.
+    text = text[: authority.end()].lower() + text[authority.end() :]
     try:
         url = URL(text)
         complete = url.absolute and url.host and url.port is not None
+        if text.isascii() and " " not in text:
+            # As it was signed: the parser spells escapes its own way (%2C as a comma), and then
+            # a signature over the path and query does not fit any more.
+            url = URL(text, encoded=True).with_fragment(None)
     except ValueError as error:
         raise Blocked(f"this is no URL: {error}") from error
-    if not complete:
+    if not complete or not url.host:
         raise Blocked("the URL names no host")
-    if url.user is not None or url.password is not None:
-        raise Blocked("the URL carries user info")
     return url
 
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        ip_address(host)
     except ValueError:
         return False
     return True
 
 
 def _matches(host: str, pattern: str) -> bool:
-    if pattern == "*":
-        return True
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
     return host == pattern

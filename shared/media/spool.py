@@ -12,103 +12,111 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
+from shared.contracts.reasons import ReasonCode
+from shared.media.budget import ByteBudget
+from shared.media.copying import CopyFailed
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
 log = structlog.get_logger()
 
 _PREFIX = "velro-"
-_LOCK = "lock"
+_LOCK = ".lock"
+
+
+class SpoolFull(CopyFailed):
+    """Other downloads held the room for too long."""
+
+    def __init__(self, size_bytes: int, within_s: float) -> None:
+        detail = f"no room for {size_bytes:,} bytes in the spool within {within_s:,.1f} s"
+        super().__init__(ReasonCode.INTERNAL, f"{detail} (VELRO_SPOOL_MAX_BYTES)")
 
 
 class Spool:
     """One process's own corner of the spool directory.
 
-    Its lock file is locked as long as the process lives, however it ends: what lies in a corner
-    whose lock can be taken was left by a process that was killed, and is removed.
+    Beside a corner lies its lock, made before it and removed after it, and locked as long as the
+    process lives, however it ends: a lock that can be taken was left by a process that was killed,
+    and it and its corner are removed.
 
     Args:
-        directory: shared by all processes of this machine.
+        directory: shared by all processes of this machine and user.
         max_bytes: how much may lie in this corner at once.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
         self._budget = ByteBudget(max_bytes)
-        self._corner = directory / f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._corner: Path | None = None
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sweep()
+        self._corner, self._lock = self._own_corner()
         self._corner.mkdir(mode=0o700)
-        self._lock = os.open(self._corner / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._corner is None or self._lock is None:
+            return
         shutil.rmtree(self._corner, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        _lock_of(self._corner).unlink(missing_ok=True)
+        os.close(self._lock)
+        self._corner = self._lock = None
 
     @contextlib.asynccontextmanager
-    async def room(self, size_bytes: int) -> AsyncGenerator[Path]:
+    async def room(self, size_bytes: int, *, within_s: float) -> AsyncGenerator[Path]:
         """A path for a file of at most so many bytes, which is gone afterwards.
 
         Waits while the budget is taken by others.
+
+        Raises:
+            SpoolFull: it still was after so long.
         """
-        async with self._budget.taken(size_bytes):
-            path = self._corner / uuid.uuid4().hex
+        assert self._corner is not None, "the spool is used as a context manager"
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                yield path
-            finally:
-                path.unlink(missing_ok=True)
+                async with asyncio.timeout(within_s):
+                    await stack.enter_async_context(self._budget.taken(size_bytes))
+            except TimeoutError as error:
+                raise SpoolFull(size_bytes, within_s) from error
+            path = self._corner / uuid.uuid4().hex
+            stack.callback(path.unlink, missing_ok=True)
+            yield path
+
+    def _own_corner(self) -> tuple[Path, int]:
+        """A corner's path and its lock, taken."""
+        while True:
+            corner = self._directory / f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            descriptor = os.open(_lock_of(corner), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), _lock_of(corner).stat()):
+                    return corner, descriptor
+            # Another process swept it between the making and the locking.
+            os.close(descriptor)
 
     def _sweep(self) -> None:
-        for corner in self._directory.glob(f"{_PREFIX}*"):
-            with _taken(corner / _LOCK) as dead:
-                if dead:
-                    log.info("spool_swept", left_by=corner.name)
-                    shutil.rmtree(corner, ignore_errors=True)
+        for lock_path in self._directory.glob(f"{_PREFIX}*{_LOCK}"):
+            try:
+                descriptor = os.open(lock_path, os.O_RDWR)
+            except FileNotFoundError:
+                continue  # its process ended meanwhile, or another one swept it
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its process lives
+            else:
+                corner = lock_path.with_name(lock_path.name.removesuffix(_LOCK))
+                log.info("spool_swept", left_by=corner.name)
+                shutil.rmtree(corner, ignore_errors=True)
+                lock_path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
-class ByteBudget:
-    """So many bytes, shared first come, first served. A wish beyond all of it gets all of it."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max = max_bytes
-        self._free = max_bytes
-        self._changed = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def taken(self, size_bytes: int) -> AsyncGenerator[None]:
-        """Take that much, waiting until it is free; given back at the end."""
-        size_bytes = min(size_bytes, self._max)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= size_bytes)
-            self._free -= size_bytes
-        try:
-            yield
-        finally:
-            self._free += size_bytes
-            async with self._changed:
-                self._changed.notify_all()
-
-
-@contextlib.contextmanager
-def _taken(lock: Path) -> Generator[bool]:
-    """Whether nobody alive holds this lock."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR)
-    except FileNotFoundError:
-        yield False  # being made right now, or being removed
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+def _lock_of(corner: Path) -> Path:
+    return corner.with_name(corner.name + _LOCK)

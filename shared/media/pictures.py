@@ -1,0 +1,67 @@
+"""Width and height of an image, from its header, without decoding a pixel."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from shared.media.sniff import AVIF, GIF, JPEG, PNG, WEBP, MediaKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.ImageFile import ImageFile
+
+MIB: Final = 1024 * 1024
+# Headers come first; profiles and thumbnails before the size are part of them.
+_HEADER_BYTES: Final = 4 * MIB
+# Their decoders take whole files or nothing.
+_WHOLE_BYTES: Final = 32 * MIB
+# What claims to be larger is not believed: a square of this many is 31,000 pixels wide.
+_MAX_PIXELS: Final = 1_000_000_000
+
+# Pillow's readers themselves: opened so, no other format is tried, and no warning of the process
+# has to be changed to hear of a size that is out of bounds.
+_READERS: Final[dict[MediaKind, tuple[type[ImageFile], int]]] = {
+    PNG: (PngImageFile, _HEADER_BYTES),
+    JPEG: (JpegImageFile, _HEADER_BYTES),
+    GIF: (GifImageFile, _HEADER_BYTES),
+    WEBP: (WebPImageFile, _WHOLE_BYTES),
+    AVIF: (AvifImageFile, _WHOLE_BYTES),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Of an image, in pixels."""
+
+    width: int
+    height: int
+
+
+def dimensions(path: Path, kind: MediaKind) -> Dimensions | None:
+    """Width and height; None for what is no image, or does not tell, or is not to be believed.
+
+    The bytes are the provider's, and are kept as they came whatever this says. Reads at most
+    32 MiB: to be called in a thread, by few at a time.
+    """
+    if (reader := _READERS.get(kind)) is None:
+        return None
+    image_file, max_bytes = reader
+    with path.open("rb") as file:
+        start = io.BytesIO(file.read(max_bytes))
+    try:
+        with image_file(start) as image:
+            width, height = image.size
+    except Exception:  # noqa: BLE001 - a parser over hostile bytes raises what it likes
+        return None
+    if not 0 < width * height <= _MAX_PIXELS:
+        return None
+    return Dimensions(width, height)

@@ -1,0 +1,182 @@
+"""One file on its way into the spool, through as many answers as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+from shared.contracts.reasons import ReasonCode
+from shared.media.copying import CopyFailed
+from shared.media.sniff import HEAD_BYTES, MediaKind, sniff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiohttp
+
+    from shared.media.settings import MediaSettings
+
+_PARTIAL: Final = 206
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
+
+
+class Broken(Exception):
+    """What came is not the whole file, or not what was asked for: worth asking again."""
+
+
+class Digest(Protocol):
+    """What hashlib's objects do."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes in."""
+        ...
+
+    def hexdigest(self) -> str:
+        """What all bytes so far come to."""
+        ...
+
+
+@dataclass(slots=True)
+class Transfer:
+    """How far a download is: what the file holds, and what it is a part of.
+
+    Attributes:
+        path: where the bytes go.
+        room_bytes: how many may go there.
+        announced_type: what the provider called it.
+        received: how many are there.
+        total: how many there are in all, where the source says it.
+        validator: a strong ETag: what tells whether a later answer is of the same file.
+        kind: what the file is, known once its head has come.
+        ends_by_closing: whether the source said neither a length nor where the body ends, so that
+            a cut looks like the end.
+    """
+
+    path: Path
+    settings: MediaSettings
+    room_bytes: int
+    announced_type: str | None
+    received: int = 0
+    total: int | None = None
+    validator: str | None = None
+    kind: MediaKind | None = None
+    ends_by_closing: bool = False
+    _digest: Digest = field(default_factory=hashlib.sha256)
+    _head: bytearray = field(default_factory=bytearray)
+
+    def restart(self) -> None:
+        """Forget what came."""
+        self._digest, self._head = hashlib.sha256(), bytearray()
+        self.received, self.total, self.validator, self.kind = 0, None, None, None
+
+    def sha256(self) -> str:
+        """Of what came so far, in hex."""
+        return self._digest.hexdigest()
+
+    def resume_headers(self) -> dict[str, str]:
+        """What asks for the rest alone, where that is possible."""
+        if not self.received or self.validator is None:
+            return {}
+        # If-Range: a source whose file has changed meanwhile sends all of it (RFC 9110, 13.1.5).
+        return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
+
+    async def receive(self, answer: aiohttp.ClientResponse) -> None:
+        """Append the body to the file, or begin anew where the source cannot go on.
+
+        Raises:
+            Broken: it ended too soon, or is not the part that was asked for.
+            CopyFailed: it is too large, too slow, longer than announced, or no media.
+        """
+        self._begin(answer)
+        with self.path.open("r+b" if self.received else "wb") as file:
+            file.seek(self.received)
+            await self._append(answer, file)
+        if self.total is not None and self.received != self.total:
+            raise Broken(f"{self.received:,} of {self.total:,} bytes came")
+        if not self.received:
+            raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, "the source sends an empty file")
+        if self.kind is None:
+            self._know()
+
+    def _begin(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status == _PARTIAL:
+            self._continue(answer)
+        else:
+            self.restart()
+            self.total = answer.content_length
+            self.validator = _strong_validator(answer)
+        chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+        self.ends_by_closing = answer.content_length is None and not chunked
+        if (self.total or 0) > self.room_bytes:
+            raise Broken(f"the file grew to {self.total:,} bytes meanwhile")
+
+    def _continue(self, answer: aiohttp.ClientResponse) -> None:
+        """See that a part begins where ours ends, of the same file, and reaches to its end."""
+        said = answer.headers.get("Content-Range", "")
+        part = _CONTENT_RANGE.fullmatch(said.strip())
+        first, last, total = (part[1], part[2], part[3]) if part else ("", "", "")
+        etag = answer.headers.get("ETag", self.validator)
+        fits = (
+            self.received > 0
+            and first == str(self.received)
+            and total in {"*", str(self.total), str(int(last or 0) + 1)}
+            and (self.total is None or int(last) + 1 == self.total)
+            and etag == self.validator
+        )
+        if not fits:
+            received = self.received
+            self.restart()
+            raise Broken(f"bytes from {received:,} on were due, and {said!r} came")
+        self.total = int(last) + 1
+
+    async def _append(self, answer: aiohttp.ClientResponse, file: BinaryIO) -> None:
+        window_s = self.settings.media_window_s
+        window_at, window_bytes = monotonic(), 0
+        async for chunk in answer.content.iter_any():
+            self.received += len(chunk)
+            if self.received > self.limit_bytes():
+                raise self._too_large("more bytes came than are allowed")
+            if self.total is not None and self.received > self.total:
+                detail = f"more came than the {self.total:,} bytes that were announced"
+                raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
+            self._digest.update(chunk)
+            file.write(chunk)
+            if self.kind is None:
+                self._head += chunk
+                if len(self._head) >= HEAD_BYTES:
+                    self._know()
+            window_bytes += len(chunk)
+            if (passed_s := monotonic() - window_at) > window_s:
+                if window_bytes / passed_s < self.settings.media_min_bytes_per_s:
+                    pace = f"{window_bytes / passed_s:,.0f} bytes/s over {passed_s:.0f} s"
+                    raise CopyFailed(ReasonCode.TOO_SLOW, f"{pace} is too slow")
+                window_at, window_bytes = monotonic(), 0
+            # A source faster than the disk would otherwise never let others have the loop.
+            await asyncio.sleep(0)
+
+    def _know(self) -> None:
+        """Find out what the file is: the rest of what is no media need not come."""
+        self.kind = sniff(bytes(self._head[:HEAD_BYTES]), announced=self.announced_type)
+        self._head.clear()
+        if (self.total or 0) > self.limit_bytes():
+            raise self._too_large(f"{self.total:,} bytes are announced")
+
+    def limit_bytes(self) -> int:
+        """How many bytes may come, by what is known of the file."""
+        if self.kind is None:
+            return min(self.settings.media_max_bytes, self.room_bytes)
+        return min(self.settings.max_bytes_of(self.kind.family), self.room_bytes)
+
+    def _too_large(self, what: str) -> CopyFailed:
+        kind = self.kind.media_type if self.kind else "a file"
+        limit = f"the limit for {kind} is {self.limit_bytes():,} bytes"
+        return CopyFailed(ReasonCode.TOO_LARGE, f"{what}; {limit} (VELRO_MEDIA_MAX_BYTES, …_OF)")
+
+
+def _strong_validator(answer: aiohttp.ClientResponse) -> str | None:
+    etag = answer.headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else None
