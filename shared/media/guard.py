@@ -31,7 +31,7 @@ RESOLVE_WITHIN_S: Final = 10.0
 HTTPS_PORT: Final = 443
 
 _NOT_IN_A_URL: Final = re.compile(r"[\x00-\x1f\x7f\\]")
-_AUTHORITY: Final = re.compile(r"[^:/?#]*://([^/?#]*)")
+_AUTHORITY: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # What `inet_aton` reads as an address: 2130706433, 0x7f.1, 0177.0.0.1. Every such host ends in a
