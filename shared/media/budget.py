@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
+class OthersGrow(Exception):
+    """Somebody waits for more already: two who do would wait for each other's bytes."""
+
+
 class ByteBudget:
     """Bytes given out in the order in which they are asked for.
 
     So a large wish is not overtaken for ever by small ones. A wish beyond all of it gets all of it.
+    Only who has a share that grows goes first: what is freed meanwhile lets it end.
 
     Args:
         max_bytes: how many may be taken at once.
@@ -24,6 +29,7 @@ class ByteBudget:
         self._max = max_bytes
         self._free = max_bytes
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._growing: tuple[int, asyncio.Future[None]] | None = None
 
     @property
     def free_bytes(self) -> int:
@@ -31,17 +37,46 @@ class ByteBudget:
         return self._free
 
     @contextlib.asynccontextmanager
-    async def taken(self, size_bytes: int) -> AsyncGenerator[None]:
+    async def taken(self, size_bytes: int) -> AsyncGenerator[Share]:
         """Take that many, waiting until they are free; given back at the end."""
         size_bytes = min(size_bytes, self._max)
         await self._take(size_bytes)
+        share = Share(self, size_bytes)
         try:
-            yield
+            yield share
         finally:
-            self._give_back(size_bytes)
+            self._give_back(share.size_bytes)
+
+    async def more(self, had_bytes: int, wanted_bytes: int) -> int:
+        """Let a share grow, waiting until it can; how large it is then.
+
+        Raises:
+            OthersGrow: another share waits to grow. Whoever gets this has to give up its own, so
+                that there is always one that can end.
+        """
+        size_bytes = min(wanted_bytes, self._max) - had_bytes
+        if size_bytes <= 0:
+            return had_bytes
+        if self._growing is not None:
+            raise OthersGrow
+        if self._free >= size_bytes:
+            self._free -= size_bytes
+            return had_bytes + size_bytes
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._growing = (size_bytes, granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._give_back(size_bytes)  # granted in the moment in which we were cancelled
+            else:
+                self._growing = None
+                self._grant()
+            raise
+        return had_bytes + size_bytes
 
     async def _take(self, size_bytes: int) -> None:
-        if not self._waiting and self._free >= size_bytes:
+        if not self._waiting and self._growing is None and self._free >= size_bytes:
             self._free -= size_bytes
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -51,7 +86,7 @@ class ByteBudget:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
-                self._give_back(size_bytes)  # granted in the moment in which we were cancelled
+                self._give_back(size_bytes)  # as above
             else:
                 self._waiting.remove(place)
                 self._grant()
@@ -62,7 +97,26 @@ class ByteBudget:
         self._grant()
 
     def _grant(self) -> None:
+        if self._growing is not None:
+            size_bytes, granted = self._growing
+            if size_bytes > self._free:
+                return
+            self._growing = None
+            self._free -= size_bytes
+            granted.set_result(None)
         while self._waiting and self._waiting[0][0] <= self._free:
             size_bytes, granted = self._waiting.popleft()
             self._free -= size_bytes
             granted.set_result(None)
+
+
+class Share:
+    """Bytes of a budget that somebody has."""
+
+    def __init__(self, budget: ByteBudget, size_bytes: int) -> None:
+        self._budget = budget
+        self.size_bytes = size_bytes
+
+    async def grow(self, size_bytes: int) -> None:
+        """Have that many in all, waiting until it can be; see `ByteBudget.more`."""
+        self.size_bytes = await self._budget.more(self.size_bytes, size_bytes)

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from shared.media.pictures import Dimensions
     from shared.media.settings import MediaSettings
 
-# A download is given up when its link dies, but not before it had this long: a link that is about
-# to die, or promised to be dead by now, may still serve, and only asking it tells.
-LAST_MINUTE_S: Final = 60.0
 # Each may hold 32 MiB for a moment.
 _LOOKING_AT_ONCE: Final = 2
 
@@ -55,7 +52,8 @@ class MediaCopier:
             url=order.source_url,
             provider=order.provider,
             media_type=order.media_type,
-            budget_s=max(left_s, LAST_MINUTE_S),
+            # A link that is promised to be dead by now may serve nevertheless: only asking tells.
+            budget_s=left_s if left_s > 0 else None,
         )
         async with self._fetcher.fetched(source) as spooled:
             async with self._looking:

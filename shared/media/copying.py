@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class CopyOrder:
     """One output to copy.
 
-    A copy takes no longer than the link is promised to live, but always has a last minute: a link
-    may outlive its promise, and then only asking tells.
+    A download ends no later than the moment at which its link is promised to die. Once that has
+    passed it may take as long as any: a link may outlive its promise, and only asking tells.
     """
 
     generation_id: str

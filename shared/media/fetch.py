@@ -32,6 +32,8 @@ MAX_REDIRECTS: Final = 3
 # Answers asked for in one fetch, the first one and those after a break.
 MAX_ANSWERS: Final = 6
 FIRST_PAUSE_S: Final = 0.05
+# What a file gets in the spool at first when the source does not say how large it is.
+UNKNOWN_SIZE_BYTES: Final = 8 * 1024 * 1024
 CHUNK_BYTES: Final = 512 * 1024
 CONNECT_WITHIN_S: Final = 10.0
 
@@ -177,14 +179,13 @@ class MediaFetcher:
         source: MediaSource,
         stack: contextlib.AsyncExitStack,
     ) -> Transfer:
-        limit = self._settings.media_max_bytes
-        if (answer.content_length or 0) > limit:
-            detail = f"{answer.content_length:,} bytes are announced; the limit is {limit:,}"
-            raise CopyFailed(ReasonCode.TOO_LARGE, f"{detail} (VELRO_MEDIA_MAX_BYTES)")
-        room_bytes = limit if answer.content_length is None else answer.content_length
-        room = self._spool.room(room_bytes, within_s=self._settings.media_timeout_s / 2)
-        path = await stack.enter_async_context(room)
-        return Transfer(path, self._settings, room_bytes, source.media_type)
+        size_bytes = answer.content_length
+        if size_bytes is None:
+            size_bytes = UNKNOWN_SIZE_BYTES
+        # Nothing is larger than the limit, whatever is announced: then it is refused.
+        size_bytes = min(size_bytes, self._settings.media_max_bytes)
+        room = self._spool.room(size_bytes, within_s=self._settings.media_timeout_s / 2)
+        return Transfer(await stack.enter_async_context(room), self._settings, source.media_type)
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -242,7 +243,7 @@ def _judge(answer: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
 def _spooled(transfer: Transfer, sha256: str, first: URL) -> Spooled:
     assert transfer.kind is not None, "a transfer that is complete is known"
     return Spooled(
-        path=transfer.path,
+        path=transfer.room.path,
         size_bytes=transfer.received,
         sha256=sha256,
         kind=transfer.kind,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from shared.contracts.reasons import ReasonCode
-from shared.media.budget import ByteBudget
+from shared.media.budget import ByteBudget, OthersGrow, Share
 from shared.media.copying import CopyFailed
 
 if TYPE_CHECKING:
@@ -32,6 +32,36 @@ class SpoolFull(CopyFailed):
     def __init__(self, size_bytes: int, within_s: float) -> None:
         detail = f"no room for {size_bytes:,} bytes in the spool within {within_s:,.1f} s"
         super().__init__(ReasonCode.INTERNAL, f"{detail} (VELRO_SPOOL_MAX_BYTES)")
+
+
+class Room:
+    """A place for one file in the spool.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path, share: Share, *, within_s: float) -> None:
+        self.path = path
+        self._share = share
+        self._within_s = within_s
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file may become."""
+        return self._share.size_bytes
+
+    async def grow(self, size_bytes: int) -> None:
+        """Let the file become that large; waits while the budget is taken by others.
+
+        Raises:
+            SpoolFull: it still was after a while, or another file waits to grow.
+        """
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._share.grow(size_bytes)
+        except (TimeoutError, OthersGrow) as error:
+            raise SpoolFull(size_bytes, self._within_s) from error
 
 
 class Spool:
@@ -68,8 +98,8 @@ class Spool:
         self._corner = self._lock = None
 
     @contextlib.asynccontextmanager
-    async def room(self, size_bytes: int, *, within_s: float) -> AsyncGenerator[Path]:
-        """A path for a file of at most so many bytes, which is gone afterwards.
+    async def room(self, size_bytes: int, *, within_s: float) -> AsyncGenerator[Room]:
+        """A place for a file of so many bytes, which is gone afterwards.
 
         Waits while the budget is taken by others.
 
@@ -80,12 +110,12 @@ class Spool:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(within_s):
-                    await stack.enter_async_context(self._budget.taken(size_bytes))
+                    share = await stack.enter_async_context(self._budget.taken(size_bytes))
             except TimeoutError as error:
                 raise SpoolFull(size_bytes, within_s) from error
             path = self._corner / uuid.uuid4().hex
             stack.callback(path.unlink, missing_ok=True)
-            yield path
+            yield Room(path, share, within_s=within_s)
 
     def _own_corner(self) -> tuple[Path, int]:
         """A corner's path and its lock, taken."""

@@ -14,11 +14,10 @@ from shared.media.copying import CopyFailed
 from shared.media.sniff import HEAD_BYTES, MediaKind, sniff
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import aiohttp
 
     from shared.media.settings import MediaSettings
+    from shared.media.spool import Room
 
 _PARTIAL: Final = 206
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
@@ -45,8 +44,7 @@ class Transfer:
     """How far a download is: what the file holds, and what it is a part of.
 
     Attributes:
-        path: where the bytes go.
-        room_bytes: how many may go there.
+        room: where the bytes go. It grows with a file whose size is not known.
         announced_type: what the provider called it.
         received: how many are there.
         total: how many there are in all, where the source says it.
@@ -56,9 +54,8 @@ class Transfer:
             a cut looks like the end.
     """
 
-    path: Path
+    room: Room
     settings: MediaSettings
-    room_bytes: int
     announced_type: str | None
     received: int = 0
     total: int | None = None
@@ -91,8 +88,8 @@ class Transfer:
             Broken: it ended too soon, or is not the part that was asked for.
             CopyFailed: it is too large, too slow, longer than announced, or no media.
         """
-        self._begin(answer)
-        with self.path.open("r+b" if self.received else "wb") as file:
+        await self._begin(answer)
+        with self.room.path.open("r+b" if self.received else "wb") as file:
             file.seek(self.received)
             await self._append(answer, file)
         if self.total is not None and self.received != self.total:
@@ -102,7 +99,7 @@ class Transfer:
         if self.kind is None:
             self._know()
 
-    def _begin(self, answer: aiohttp.ClientResponse) -> None:
+    async def _begin(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status == _PARTIAL:
             self._continue(answer)
         else:
@@ -111,8 +108,9 @@ class Transfer:
             self.validator = _strong_validator(answer)
         chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
         self.ends_by_closing = answer.content_length is None and not chunked
-        if (self.total or 0) > self.room_bytes:
-            raise Broken(f"the file grew to {self.total:,} bytes meanwhile")
+        if (self.total or 0) > self.limit_bytes():
+            raise self._too_large(f"{self.total:,} bytes are announced")
+        await self.room.grow(self.total or 0)
 
     def _continue(self, answer: aiohttp.ClientResponse) -> None:
         """See that a part begins where ours ends, of the same file, and reaches to its end."""
@@ -143,6 +141,8 @@ class Transfer:
             if self.total is not None and self.received > self.total:
                 detail = f"more came than the {self.total:,} bytes that were announced"
                 raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
+            if self.received > self.room.size_bytes:
+                await self.room.grow(min(2 * self.received, self.limit_bytes()))
             self._digest.update(chunk)
             file.write(chunk)
             if self.kind is None:
@@ -168,8 +168,8 @@ class Transfer:
     def limit_bytes(self) -> int:
         """How many bytes may come, by what is known of the file."""
         if self.kind is None:
-            return min(self.settings.media_max_bytes, self.room_bytes)
-        return min(self.settings.max_bytes_of(self.kind.family), self.room_bytes)
+            return self.settings.media_max_bytes
+        return self.settings.max_bytes_of(self.kind.family)
 
     def _too_large(self, what: str) -> CopyFailed:
         kind = self.kind.media_type if self.kind else "a file"

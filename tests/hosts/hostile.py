@@ -24,7 +24,7 @@ class Seen:
     method: str
     target: str
     headers: Message
-    gone: asyncio.Task[bytes]
+    gone: asyncio.Task[None]
     """Done when the other side has closed."""
 
 
@@ -53,10 +53,10 @@ class HostileHost:
         return [seen.headers[name] for seen in self.seen]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             line, _, rest = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
             method, target, _ = line.decode().split(" ", 2)
-            gone = asyncio.create_task(reader.read())
+            gone = asyncio.create_task(_gone(reader))
             seen = Seen(method, target, BytesHeaderParser().parsebytes(rest), gone)
             self.seen.append(seen)
             acts = self._acts[target.partition("?")[0]]
@@ -64,7 +64,17 @@ class HostileHost:
                 await (acts.pop(0) if len(acts) > 1 else acts[0])(seen, writer)
             finally:
                 gone.cancel()
-        writer.close()
+            writer.close()
+            await writer.wait_closed()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the other side has had enough, which some tests are about
+        finally:
+            writer.transport.abort()
+
+
+async def _gone(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +112,8 @@ def answers(
     status: int = 200,
     announced: int | None = -1,
     cut_after: int | None = None,
-    **headers: str | None,
+    headers: Mapping[str, str | None] | None = None,
+    **more: str | None,
 ) -> Act:
     """An answer in one piece.
 
@@ -110,18 +121,18 @@ def answers(
         body: what there is.
         status: of the answer.
         announced: Content-Length; None leaves it out, -1 tells the truth.
-        cut_after: reset the connection after so many bytes of the body.
-        headers: more of them, with underscores for hyphens.
+        cut_after: close after so many bytes of the body.
+        headers: more of them.
+        more: the same, with underscores for hyphens.
     """
     length = len(body) if announced == -1 else announced
-    more = {name.replace("_", "-"): value for name, value in headers.items()}
     said: dict[str, str | None] = {"Content-Length": None if length is None else str(length)}
+    said |= headers or {}
+    said |= {name.replace("_", "-"): value for name, value in more.items()}
 
     async def act(_: Seen, writer: asyncio.StreamWriter) -> None:
-        writer.write(head(status, {**said, **more}) + body[:cut_after])
+        writer.write(head(status, said) + body[:cut_after])
         await writer.drain()
-        if cut_after is not None and writer.transport.get_write_buffer_size():
-            writer.transport.abort()
 
     return act
 

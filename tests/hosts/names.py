@@ -31,7 +31,10 @@ class ScriptedNames(AbstractResolver):
     asked: list[str] = field(default_factory=list[str])
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - the base class says so
     ) -> list[ResolveResult]:
         self.asked.append(host)
         if host not in self.answers:
