@@ -64,15 +64,7 @@ class ByteBudget:
             return had_bytes + size_bytes
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._growing = (size_bytes, granted)
-        try:
-            await granted
-        except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self._give_back(size_bytes)  # granted in the moment in which we were cancelled
-            else:
-                self._growing = None
-                self._grant()
-            raise
+        await self._granted(size_bytes, granted)
         return had_bytes + size_bytes
 
     async def _take(self, size_bytes: int) -> None:
@@ -80,16 +72,17 @@ class ByteBudget:
             self._free -= size_bytes
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (size_bytes, granted)
-        self._waiting.append(place)
+        self._waiting.append((size_bytes, granted))
+        await self._granted(size_bytes, granted)
+
+    async def _granted(self, size_bytes: int, granted: asyncio.Future[None]) -> None:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self._give_back(size_bytes)  # as above
+            if granted.cancelled():
+                self._grant()  # who stood behind us need not wait for us any more
             else:
-                self._waiting.remove(place)
-                self._grant()
+                self._give_back(size_bytes)  # granted in the moment in which we were cancelled
             raise
 
     def _give_back(self, size_bytes: int) -> None:
@@ -98,16 +91,21 @@ class ByteBudget:
 
     def _grant(self) -> None:
         if self._growing is not None:
-            size_bytes, granted = self._growing
-            if size_bytes > self._free:
+            if not self._settled(*self._growing):
                 return
             self._growing = None
-            self._free -= size_bytes
-            granted.set_result(None)
-        while self._waiting and self._waiting[0][0] <= self._free:
-            size_bytes, granted = self._waiting.popleft()
-            self._free -= size_bytes
-            granted.set_result(None)
+        while self._waiting and self._settled(*self._waiting[0]):
+            self._waiting.popleft()
+
+    def _settled(self, size_bytes: int, granted: asyncio.Future[None]) -> bool:
+        """Whether somebody need not wait any more: has what was wished, or was cancelled."""
+        if granted.cancelled():
+            return True
+        if size_bytes > self._free:
+            return False
+        self._free -= size_bytes
+        granted.set_result(None)
+        return True
 
 
 class Share:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from dataclasses import dataclass, field
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ class HostileHost:
     port: int = 0
     scheme: str = "http"
     seen: list[Seen] = field(default_factory=list[Seen])
-    _acts: dict[str, list[Act]] = field(default_factory=lambda: defaultdict(list["Act"]))
+    _acts: dict[str, list[Act]] = field(default_factory=dict[str, "list[Act]"])
 
     @property
     def host(self) -> str:
@@ -59,7 +58,7 @@ class HostileHost:
             gone = asyncio.create_task(_gone(reader))
             seen = Seen(method, target, BytesHeaderParser().parsebytes(rest), gone)
             self.seen.append(seen)
-            acts = self._acts[target.partition("?")[0]]
+            acts = self._acts.get(target.partition("?")[0]) or [answers(status=404)]
             try:
                 await (acts.pop(0) if len(acts) > 1 else acts[0])(seen, writer)
             finally:
