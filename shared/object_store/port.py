@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from shared.errors import TryLater
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from shared.contracts.events import StoredObject
@@ -41,6 +43,13 @@ class PutOrder:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+class Put(Enum):
+    """What a put came to: in either case the object is there as it should be."""
+
+    STORED = "stored"
+    ALREADY_THERE = "already there"
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What the bucket says of an object. `sha256` is what we wrote beside it."""
@@ -59,7 +68,7 @@ class ObjectStore(Protocol):
         """Its name."""
         ...
 
-    async def put(self, order: PutOrder) -> None:
+    async def put(self, order: PutOrder) -> Put:
         """Store a file and see that it is there as it should be. A repeat changes nothing.
 
         Raises:
@@ -75,6 +84,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """An object's bytes, piece by piece.
+
+        Raises:
+            StoreFailed: the bucket gave no answer, or not all of it.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove an object; no error where there is none.
 
@@ -85,6 +102,14 @@ class ObjectStore(Protocol):
 
     def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """The keys under a prefix, in order.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        ...
+
+    async def sweep_stale_uploads(self, *, begun_before: datetime) -> int:
+        """End uploads of ours that nobody completed; how many there were.
 
         Raises:
             StoreFailed: the bucket gave no answer.

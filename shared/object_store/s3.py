@@ -5,21 +5,34 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, cast
+import hashlib
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import aioboto3
 import structlog
-from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from shared.contracts.reasons import ReasonCode
-from shared.object_store.port import Head, PutOrder, StoreFailed
+from shared.object_store.capabilities import BodyCheck, BucketCapabilities
+from shared.object_store.clients import S3Clients, s3_clients
+from shared.object_store.failures import (
+    CONFLICT,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    status_of,
+    within,
+)
+from shared.object_store.file_part import FilePart
+from shared.object_store.port import Head, Put, PutOrder, StoreFailed
+from shared.object_store.probe import probe
+from shared.object_store.uploads import Description, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from datetime import datetime
 
     from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.type_defs import PutObjectRequestTypeDef
 
     from shared.contracts.events import StoredObject
     from shared.object_store.settings import S3Settings
@@ -28,61 +41,80 @@ log = structlog.get_logger()
 
 MIB: Final = 1024 * 1024
 SINGLE_PUT_BYTES: Final = 64 * MIB
-# The same for every part but the last: R2 refuses others. 10,000 parts make 156 GiB.
-PART_BYTES: Final = 16 * MIB
-# Parts of one upload at once, each held in memory while it is sent.
-PARTS_AT_ONCE: Final = 4
+# Up to here it costs less to send again than to ask first.
+ASK_FIRST_BYTES: Final = 8 * MIB
+# Up to here a body is sent from memory, without a thread for each read of the file.
+FROM_MEMORY_BYTES: Final = 1 * MIB
+READ_BYTES: Final = 1 * MIB
+# Between two probes of a bucket that does not answer.
+LEARN_AGAIN_S: Final = 30.0
 SHA256_KEY: Final = "sha256"
 # Objects are named by their bytes and never change.
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
-
-_FULL: Final = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "StorageFull"}
-_CREDENTIALS: Final = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "403",
-    "401",
-}
-_DIGEST: Final = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 
 
 class S3ObjectStore:
     """`ObjectStore` on one bucket. Made by `s3_object_store`, which owns its connections."""
 
-    def __init__(self, client: S3Client, signer: S3Client, settings: S3Settings) -> None:
-        self._client = client
-        self._signer = signer
+    def __init__(self, clients: S3Clients, settings: S3Settings) -> None:
+        self._clients = clients
         self._settings = settings
+        self._uploads = Uploads(settings)
+        self._capabilities: BucketCapabilities | None = None
+        self._learned = asyncio.Event()
 
     @property
     def bucket(self) -> str:
         """See `ObjectStore.bucket`."""
         return self._settings.bucket
 
-    async def put(self, order: PutOrder) -> None:
+    @property
+    def capabilities(self) -> BucketCapabilities | None:
+        """What puts go by; None before `learn`: then nothing is taken for granted."""
+        return self._capabilities
+
+    async def learn(self) -> BucketCapabilities:
+        """Find out what the bucket can do, and put accordingly from now on.
+
+        Raises:
+            StoreFailed: the bucket is not there, refuses us, or does not keep what it is given.
+        """
+        self._capabilities = await probe(self._clients, self._settings)
+        self._learned.set()
+        return self._capabilities
+
+    async def learned(self) -> BucketCapabilities:
+        """What the bucket can do, once that is found out: for callers with a deadline."""
+        await self._learned.wait()
+        assert self._capabilities is not None, "set before the event"
+        return self._capabilities
+
+    async def put(self, order: PutOrder) -> Put:
         """See `ObjectStore.put`. What is there already, by size and hash, is not sent again."""
-        if _same(await self.head(order.key), order):
-            return
-        with _failures():
-            if order.size_bytes <= SINGLE_PUT_BYTES:
-                await self._put_at_once(order)
-            else:
-                await self._put_in_parts(order)
-        found = await self.head(order.key)
-        if not _same(found, order):
-            detail = f"{order.key} is not as it was sent: found {found}"
-            raise StoreFailed(ReasonCode.CHECKSUM_MISMATCH, detail)
+        known = self._capabilities
+        conditional = known is not None and known.conditional_put
+        small = order.size_bytes <= ASK_FIRST_BYTES
+        if conditional and small and await self._sent_unless_there(order):
+            await self._verify(order)
+            return Put.STORED
+        if await self._is_there(order):
+            return Put.ALREADY_THERE
+        if order.size_bytes > SINGLE_PUT_BYTES and (known is None or known.multipart):
+            await self._uploads.put(
+                self._client(), order, _described(order), with_md5=self._checks_bodies()
+            )
+        else:
+            await self._send(order)
+        await self._verify(order)
+        return Put.STORED
 
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore.head`."""
-        with _failures():
+        async with within(self._settings.timeout_s):
             try:
-                found = await self._client.head_object(Bucket=self.bucket, Key=key)
+                found = await self._clients.plain.head_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
-                if _status(error) == 404:  # noqa: PLR2004 - HTTP
+                if status_of(error) == NOT_FOUND:
                     return None
                 raise
         return Head(
@@ -92,171 +124,178 @@ class S3ObjectStore:
             sha256=found["Metadata"].get(SHA256_KEY),
         )
 
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """See `ObjectStore.read`. The deadline is one for each piece."""
+        async with within(self._settings.timeout_s):
+            answer = await self._clients.plain.get_object(Bucket=self.bucket, Key=key)
+        received = 0
+        body = answer["Body"]
+        async with body:
+            while True:
+                async with within(self._settings.timeout_s):
+                    piece = await body.read(READ_BYTES)
+                if not piece:
+                    break
+                received += len(piece)
+                yield piece
+        if received != answer["ContentLength"]:
+            detail = f"{received:,} of {answer['ContentLength']:,} bytes of {key} came"
+            raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail)
+
     async def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
-        with _failures():
-            await self._client.delete_object(Bucket=self.bucket, Key=key)
+        async with within(self._settings.timeout_s):
+            await self._clients.plain.delete_object(Bucket=self.bucket, Key=key)
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
-        """See `ObjectStore.keys`."""
-        paginator = self._client.get_paginator("list_objects_v2")
-        with _failures():
-            async for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix):
-                for found in page.get("Contents", []):
-                    yield found.get("Key", "")
+        """See `ObjectStore.keys`. The deadline is one for each page."""
+        paginator = self._clients.plain.get_paginator("list_objects_v2")
+        pages = aiter(paginator.paginate(Bucket=self.bucket, Prefix=prefix))
+        while True:
+            async with within(self._settings.timeout_s):
+                page = await anext(pages, None)
+            if page is None:
+                return
+            for found in page.get("Contents", []):
+                yield found.get("Key", "")
+
+    async def sweep_stale_uploads(self, *, begun_before: datetime) -> int:
+        """See `ObjectStore.sweep_stale_uploads`."""
+        return await self._uploads.sweep(self._clients.plain, before=begun_before)
 
     async def url(self, stored: StoredObject) -> str:
         """See `ObjectStore.url`. Signed without asking the service."""
         if self._settings.url_mode == "public" and self._settings.public_base_url is not None:
             return f"{str(self._settings.public_base_url).rstrip('/')}/{quote(stored.key)}"
-        return await self._signer.generate_presigned_url(
+        return await self._clients.signer.generate_presigned_url(
             "get_object",
             Params={"Bucket": stored.bucket, "Key": stored.key},
             ExpiresIn=self._settings.signed_url_ttl_s,
         )
 
-    async def _put_at_once(self, order: PutOrder) -> None:
-        with order.path.open("rb") as body:
-            await self._client.put_object(
-                Bucket=self.bucket,
-                Key=order.key,
-                Body=body,
-                ContentLength=order.size_bytes,
-                # The service checks it where it knows how; one that does not ignores the header.
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(order.sha256)).decode(),
-                ContentType=order.media_type,
-                ContentDisposition="inline",
-                CacheControl=CACHE_CONTROL,
-                Metadata={**order.metadata, SHA256_KEY: order.sha256},
-            )
+    async def drained(self) -> None:
+        """Wait for uploads that are being aborted; each is bounded in time."""
+        await self._uploads.close()
 
-    async def _put_in_parts(self, order: PutOrder) -> None:
-        upload = await self._client.create_multipart_upload(
-            Bucket=self.bucket,
-            Key=order.key,
-            ContentType=order.media_type,
-            ContentDisposition="inline",
-            CacheControl=CACHE_CONTROL,
-            Metadata={**order.metadata, SHA256_KEY: order.sha256},
-        )
-        upload_id = upload["UploadId"]
-        completed = False
+    def _checks_bodies(self) -> bool:
+        known = self._capabilities
+        return known is not None and known.body_check is not BodyCheck.NONE
+
+    def _client(self) -> S3Client:
+        return self._clients.plain if self._checks_bodies() else self._clients.signing
+
+    async def _sent_unless_there(self, order: PutOrder) -> bool:
+        """Whether it was sent; else something is at the key, or just being put there."""
         try:
-            at_once = asyncio.Semaphore(PARTS_AT_ONCE)
-            numbers = range(1, -(-order.size_bytes // PART_BYTES) + 1)
-            async with asyncio.TaskGroup() as sending:
-                parts = [
-                    sending.create_task(self._put_part(order, upload_id, number, at_once))
-                    for number in numbers
-                ]
-            await self._client.complete_multipart_upload(
-                Bucket=self.bucket,
-                Key=order.key,
-                UploadId=upload_id,
-                MultipartUpload={
-                    "Parts": [
-                        {"PartNumber": number, "ETag": part.result()}
-                        for number, part in zip(numbers, parts, strict=True)
-                    ]
-                },
-            )
-            completed = True
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
-        finally:
-            if not completed:
-                await asyncio.shield(self._abort(order.key, upload_id))
+            await self._send(order, unless_there=True)
+        except StoreFailed as error:
+            cause = error.__cause__
+            taken = {PRECONDITION_FAILED, CONFLICT}
+            if isinstance(cause, ClientError) and status_of(cause) in taken:
+                return False
+            raise
+        return True
 
-    async def _put_part(
-        self, order: PutOrder, upload_id: str, number: int, at_once: asyncio.Semaphore
-    ) -> str:
-        async with at_once:
-            body = await asyncio.to_thread(_read_part, order, number)
-            answer = await self._client.upload_part(
-                Bucket=self.bucket,
-                Key=order.key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=body,
-            )
-            return answer["ETag"]
+    async def _send(self, order: PutOrder, *, unless_there: bool = False) -> None:
+        described = _described(order)
+        request: PutObjectRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": order.key,
+            "ContentLength": order.size_bytes,
+            "ContentType": described.media_type,
+            "ContentDisposition": described.disposition,
+            "CacheControl": described.cache_control,
+            "Metadata": described.metadata,
+        }
+        if unless_there:
+            request["IfNoneMatch"] = "*"
+        body_s = order.size_bytes / self._settings.min_bytes_per_s
+        with FilePart(order.path, offset=0, size_bytes=order.size_bytes) as file:
+            await self._promise(request, order, file)
+            small = order.size_bytes <= FROM_MEMORY_BYTES
+            request["Body"] = file.readall() if small else file.as_body()
+            async with within(self._settings.timeout_s + body_s):
+                await self._client().put_object(**request)
 
-    async def _abort(self, key: str, upload_id: str) -> None:
-        try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                await self._client.abort_multipart_upload(
-                    Bucket=self.bucket, Key=key, UploadId=upload_id
-                )
-        except (ClientError, BotoCoreError, TimeoutError) as error:
-            # Its parts cost space until they are swept; the failure that led here is what counts.
-            log.warning("upload_not_aborted", key=key, upload_id=upload_id, why=str(error))
+    async def _promise(
+        self, request: PutObjectRequestTypeDef, order: PutOrder, file: FilePart
+    ) -> None:
+        """Name the checksum that the service compares to the body, where it compares one."""
+        match self._capabilities.body_check if self._capabilities else BodyCheck.NONE:
+            case BodyCheck.SHA256:
+                digest = bytes.fromhex(order.sha256)
+                request["ChecksumSHA256"] = base64.b64encode(digest).decode()
+            case BodyCheck.MD5:
+                request["ContentMD5"] = await asyncio.to_thread(file.md5)
+            case BodyCheck.NONE:
+                pass
+
+    async def _verify(self, order: PutOrder) -> None:
+        """See that the object is there, by the bucket's word or by all its bytes.
+
+        Raises:
+            StoreFailed: it is not.
+        """
+        if not await self._is_there(order):
+            detail = f"{order.key} is not as it was sent: found {await self.head(order.key)}"
+            raise StoreFailed(ReasonCode.CHECKSUM_MISMATCH, detail)
+
+    async def _is_there(self, order: PutOrder) -> bool:
+        found = await self.head(order.key)
+        if found is None or found.size_bytes != order.size_bytes or found.sha256 != order.sha256:
+            return False
+        known = self._capabilities
+        trusted = known is None or known.body_check is not BodyCheck.NONE
+        if self._settings.verify == "head" and trusted:
+            return True
+        digest = hashlib.sha256()
+        async for piece in self.read(order.key):
+            digest.update(piece)
+        return digest.hexdigest() == order.sha256
 
 
 @contextlib.asynccontextmanager
-async def s3_object_store(settings: S3Settings) -> AsyncGenerator[S3ObjectStore]:
-    """The bucket that the settings name; its connections are closed at the end."""
-    # aioboto3 makes its clients at run time: this is the one place where they get a type.
-    session: Any = aioboto3.Session(
-        aws_access_key_id=settings.access_key,
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
-        region_name=settings.region,
+async def s3_object_store(
+    settings: S3Settings, *, learning: bool = False
+) -> AsyncGenerator[S3ObjectStore]:
+    """The bucket that the settings name; its connections are closed at the end.
+
+    With `learning` it is probed meanwhile, again and again until it answers, and puts go by what
+    came of it; until then, as while it is away, they take nothing for granted.
+    """
+    async with s3_clients(settings) as clients:
+        store = S3ObjectStore(clients, settings)
+        learner = asyncio.create_task(_learn_some_time(store)) if learning else None
+        try:
+            yield store
+        finally:
+            if learner is not None:
+                learner.cancel()
+                await asyncio.wait((learner,))
+            await store.drained()
+
+
+async def _learn_some_time(store: S3ObjectStore) -> None:
+    while True:
+        try:
+            await store.learn()
+        except StoreFailed as error:
+            log.warning("bucket_not_probed", bucket=store.bucket, why=str(error))
+            await asyncio.sleep(LEARN_AGAIN_S)
+        else:
+            return
+
+
+def _described(order: PutOrder) -> Description:
+    name = order.key.rpartition("/")[2]
+    return Description(
+        media_type=order.media_type,
+        disposition=f'inline; filename="{name}"',
+        cache_control=CACHE_CONTROL,
+        metadata={
+            **order.metadata,
+            SHA256_KEY: order.sha256,
+            # S3 has no such header: for whoever serves the bucket, to be sent as one.
+            "x-content-type-options": "nosniff",
+        },
     )
-    config = AioConfig(
-        connect_timeout=5,
-        read_timeout=settings.timeout_s,
-        max_pool_connections=settings.max_connections,
-        # Retrying is the caller's, who has a policy for it.
-        retries={"total_max_attempts": 1},
-        s3={"addressing_style": "path"},
-        signature_version="s3v4",
-        # By default botocore appends a checksum to the body, which some services store with it.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    endpoint = str(settings.endpoint_url) if settings.endpoint_url else None
-    public = str(settings.public_endpoint_url) if settings.public_endpoint_url else endpoint
-    async with (
-        session.client("s3", endpoint_url=endpoint, config=config) as client,
-        session.client("s3", endpoint_url=public, config=config) as signer,
-    ):
-        yield S3ObjectStore(cast("S3Client", client), cast("S3Client", signer), settings)
-
-
-def _same(found: Head | None, order: PutOrder) -> bool:
-    return (
-        found is not None and found.size_bytes == order.size_bytes and found.sha256 == order.sha256
-    )
-
-
-def _read_part(order: PutOrder, number: int) -> bytes:
-    with order.path.open("rb") as file:
-        file.seek((number - 1) * PART_BYTES)
-        return file.read(PART_BYTES)
-
-
-@contextlib.contextmanager
-def _failures() -> Generator[None]:
-    """Botocore's errors as ours."""
-    try:
-        yield
-    except ClientError as error:
-        raise StoreFailed(_reason(error), str(error)) from error
-    except (BotoCoreError, OSError, TimeoutError) as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
-
-
-def _reason(error: ClientError) -> ReasonCode:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = _status(error)
-    if code in _FULL or status == 507:  # noqa: PLR2004 - Insufficient Storage
-        return ReasonCode.BUCKET_FULL
-    if code in _DIGEST:
-        return ReasonCode.CHECKSUM_MISMATCH
-    if code in _CREDENTIALS or status in {401, 403}:
-        return ReasonCode.CREDENTIALS_REFUSED
-    return ReasonCode.BUCKET_UNAVAILABLE
-
-
-def _status(error: ClientError) -> int:
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

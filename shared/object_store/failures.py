@@ -1,0 +1,96 @@
+"""Botocore's errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+from shared.contracts.reasons import ReasonCode
+from shared.object_store.port import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+PRECONDITION_FAILED: Final = 412
+
+_INSUFFICIENT_STORAGE: Final = 507
+_REFUSED: Final = frozenset({401, 403})
+_FULL: Final = frozenset(
+    {
+        "InsufficientStorage",
+        "InsufficientStorageSpace",
+        "QuotaExceeded",
+        "QuotaExceededException",
+        "StorageFull",
+        "XMinioAdminBucketQuotaExceeded",
+        "XMinioStorageFull",
+    }
+)
+_CREDENTIALS: Final = frozenset(
+    {
+        "AccessDenied",
+        "AllAccessDisabled",
+        "AccountProblem",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
+)
+_DIGEST: Final = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+)
+
+
+@contextlib.asynccontextmanager
+async def within(deadline_s: float) -> AsyncGenerator[None]:
+    """Everything inside ends in time, or with a `StoreFailed` that says why it did not.
+
+    Raises:
+        StoreFailed: with the reason.
+    """
+    try:
+        async with asyncio.timeout(deadline_s):
+            yield
+    except ParamValidationError as error:
+        # Never sent: it says something of us, and nothing of the bucket.
+        raise StoreFailed(ReasonCode.INTERNAL, str(error)) from error
+    except ClientError as error:
+        raise StoreFailed(_reason(error), _sentence(error)) from error
+    except TimeoutError as error:
+        detail = f"the bucket did not answer within {deadline_s:g} s"
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
+    except (BotoCoreError, aiohttp.ClientError, OSError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
+
+
+def status_of(error: ClientError) -> int:
+    """The HTTP status of an answer; 0 where there was none."""
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _reason(error: ClientError) -> ReasonCode:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = status_of(error)
+    if code in _FULL or status == _INSUFFICIENT_STORAGE:
+        return ReasonCode.BUCKET_FULL
+    if code in _DIGEST:
+        return ReasonCode.CHECKSUM_MISMATCH
+    if code in _CREDENTIALS or status in _REFUSED:
+        return ReasonCode.CREDENTIALS_REFUSED
+    return ReasonCode.BUCKET_UNAVAILABLE
+
+
+def _sentence(error: ClientError) -> str:
+    """What was asked and what was said; an answer to HEAD has a status and no words."""
+    said = error.response.get("Error", {})
+    words = said.get("Message") or "no reason given"
+    return f"{error.operation_name}: {status_of(error)} {said.get('Code', '')}: {words}"

@@ -1,0 +1,138 @@
+"""S3 services that a test may put into, and a service of ours that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from shared.object_store.keys import object_key
+from shared.object_store.port import PutOrder
+from shared.object_store.settings import S3Settings
+from velro.stack import ports
+from velro.stack.nats import program
+from velro.stack.process import ManagedProcess
+from velro.stack.seaweedfs import S3Address, has_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from pathlib import Path
+
+_KEPT = "x-amz-meta"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def settings_for(address: S3Address, **changed: object) -> S3Settings:
+    return S3Settings.model_validate(asdict(address) | {"timeout_s": 5.0} | changed)
+
+
+def an_order(folder: Path, body: bytes = PNG + b"one", *, index: int = 0) -> PutOrder:
+    """A file on disk, and the order to put it."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    path = folder / sha256
+    path.write_bytes(body)
+    return PutOrder(
+        key=object_key("ann", "generation-1", index, sha256, "png"),
+        path=path,
+        size_bytes=len(body),
+        sha256=sha256,
+        media_type="image/png",
+        metadata={"generation-id": "generation-1", "output-index": str(index)},
+    )
+
+
+@contextmanager
+def rclone_s3(directory: Path) -> Generator[S3Address]:
+    """`rclone serve s3` on a folder: it ignores conditions and compares no SHA-256."""
+    chosen = ports.choose(dict.fromkeys(("s3",)), directory / "rclone.json")
+    address = S3Address(f"http://127.0.0.1:{chosen['s3']}", "velro-access", "velro-secret", "media")
+    (directory / "rclone" / address.bucket).mkdir(parents=True)
+    server = ManagedProcess(
+        name="rclone",
+        argv=[
+            program("rclone"),
+            "serve",
+            "s3",
+            f"--addr=127.0.0.1:{chosen['s3']}",
+            f"--auth-key={address.access_key},{address.secret_key}",
+            "--config=",
+            str(directory / "rclone"),
+        ],
+        directory=directory,
+        cwd=directory,
+        env={},
+        ready=lambda: has_bucket(address),
+        owned=True,
+    )
+    server.start()
+    try:
+        yield address
+    finally:
+        server.kill()
+
+
+@dataclass
+class ToldS3:
+    """Keeps what is put, and answers one kind of request with an error where it is told to."""
+
+    address: S3Address = field(default_factory=lambda: S3Address("", "access", "secret", "media"))
+    refusals: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    silent: set[str] = field(default_factory=set[str])
+    swallow_bytes: int = 0
+    garble: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    methods: list[str] = field(default_factory=list[str])
+    objects: dict[str, tuple[bytes, dict[str, str]]] = field(
+        default_factory=dict[str, "tuple[bytes, dict[str, str]]"]
+    )
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.methods.append(request.method)
+        if request.method in self.silent:
+            await self.over.wait()
+        if request.method in self.refusals:
+            status, code = self.refusals[request.method]
+            body = f"<Error><Code>{code}</Code><Message>so told</Message></Error>"
+            return web.Response(status=status, text=body, content_type="application/xml")
+        return await self._done(request)
+
+    async def _done(self, request: web.Request) -> web.Response:
+        match request.method:
+            case "PUT":
+                body = await request.read()
+                body = body[: len(body) - self.swallow_bytes]
+                kept = {k: v for k, v in request.headers.items() if k.lower().startswith(_KEPT)}
+                self.objects[request.path] = (body[::-1] if self.garble else body, kept)
+                return web.Response(headers={"ETag": '"etag"'})
+            case "DELETE":
+                self.objects.pop(request.path, None)
+                return web.Response(status=204)
+            case "GET" | "HEAD" if request.path in self.objects:
+                body, kept = self.objects[request.path]
+                return web.Response(body=body, headers=kept)
+            case "GET" | "HEAD":
+                is_bucket = request.path == f"/{self.address.bucket}"
+                return web.Response(status=200 if is_bucket else 404)
+            case _:
+                return web.Response(status=501)
+
+
+@asynccontextmanager
+async def told_s3() -> AsyncGenerator[ToldS3]:
+    told = ToldS3()
+    app = web.Application(client_max_size=100_000_000)
+    app.router.add_route("*", "/{path:.*}", told.handle)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address: Any = runner.addresses[0]
+    told.address = S3Address(f"http://127.0.0.1:{address[1]}", "access", "secret", "media")
+    try:
+        yield told
+    finally:
+        told.over.set()
+        await runner.cleanup()
