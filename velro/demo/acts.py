@@ -68,8 +68,8 @@ class Acts:
 
     async def outage(self) -> list[Generation]:
         """Act 2: the S3 server is stopped, and nobody's generation fails for it."""
-        self._world.local.stack.s3.stop()
-        self._claims.claim("the S3 server is stopped", holds=not self._world.local.stack.s3.running)
+        stopped = await asyncio.to_thread(self._world.deployment.stop_s3)
+        self._claims.claim("the S3 server is stopped", holds=stopped)
         done = await self._generate("generating without storage", DURING_THE_OUTAGE, user="grace")
         count = DURING_THE_OUTAGE
         self._claims.counted(
@@ -94,18 +94,12 @@ class Acts:
     async def recovery(self, waiting: Sequence[Generation]) -> list[Generation]:
         """Act 3: the storage service is killed at work, S3 comes back, and the backlog drains."""
         await self._attempts_were_made(waiting)
-        storage = self._world.local.storage
-        pid = storage.pid
-        storage.kill()
-        self._claims.claim(
-            "the storage service was killed (SIGKILL) while it worked",
-            holds=not storage.running,
-            seen=f"process {pid}",
-        )
+        killed = await asyncio.to_thread(self._world.deployment.kill_storage)
+        self._claims.claim("the storage service was killed (SIGKILL) while it worked", holds=killed)
         held = await self._world.leased()
         await self._retries_are_due(waiting)
-        self._world.local.stack.s3.start()
-        storage.start()
+        await asyncio.to_thread(self._world.deployment.start_s3)
+        await asyncio.to_thread(self._world.deployment.start_storage)
         done = await self._stored(waiting)
         outputs = [output for found in done for output in found.outputs]
         self._claims.counted(

@@ -15,6 +15,7 @@ from rich.console import Console
 from velro.client import Api
 from velro.demo.acts import DURING_THE_OUTAGE, HEALTHY, STORAGE_WORKERS, Acts
 from velro.demo.claims import Claims
+from velro.demo.deployment import LocalDeployment
 from velro.demo.world import World
 from velro.local import Local, NotRunning, running
 from velro.stack.process import AlreadyRunning
@@ -22,6 +23,8 @@ from velro.stack.process import AlreadyRunning
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
+
+    from velro.demo.deployment import Deployment
 
 EXIT_INTERRUPTED: Final = 130
 
@@ -58,7 +61,7 @@ def _play(directory: Path, console: Console) -> int:
         )
         os.environ.update(local.environment)  # for the replay, which runs in this program
         claims = Claims(console)
-        asyncio.run(_acts(local, claims, console))
+        asyncio.run(perform(LocalDeployment(local), claims, console))
     finally:
         with console.status("stopping everything"):
             local.stop()
@@ -72,10 +75,11 @@ def _play(directory: Path, console: Console) -> int:
     return 0 if claims.all_hold else 1
 
 
-async def _acts(local: Local, claims: Claims, console: Console) -> None:
+async def perform(deployment: Deployment, claims: Claims, console: Console) -> None:
+    """All acts, on any deployment. The services' variables are in this program's environment."""
     web = httpx.AsyncClient(timeout=30, trust_env=False)
-    async with Api.at(local.api_url) as api, web:
-        acts = Acts(World(local, api, web), claims, console)
+    async with Api.at(deployment.api_url) as api, web:
+        acts = Acts(World(deployment, api, web), claims, console)
         with claims.act(f"{HEALTHY} generations while storage is healthy"):
             first = await acts.healthy()
         with claims.act(f"{DURING_THE_OUTAGE} generations while S3 is stopped"):

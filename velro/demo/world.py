@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
     from velro.client import Api, Generation
-    from velro.local import Local
+    from velro.demo.deployment import Deployment
 
 # Written by whoever works on a row, and no part of what the log says.
 _LEASES: Final = {"ready", "lease_owner", "lease_until"}
@@ -28,24 +28,25 @@ _BOOKKEEPING: Final = {"projection_checkpoint", "parked_events"}
 class World:
     """Everything that is checked is read here."""
 
-    local: Local
+    deployment: Deployment
     api: Api
     web: httpx.AsyncClient
 
     async def served(self, generation: Generation) -> list[str]:
         """The sha256 of each output as the provider made it, by index."""
-        stats = (await self.web.get(f"{self.local.sandbox_url}/_sandbox/stats")).json()
+        stats = (await self.web.get(f"{self.deployment.sandbox_url}/_sandbox/stats")).json()
         requests = [each for each in stats["requests"] if each["origin"] == generation.id]
         return [output["sha256"] for output in requests[-1]["outputs"]]
 
     async def paid_calls(self, generation: Generation) -> int:
         """How often the provider took this generation."""
-        stats = (await self.web.get(f"{self.local.sandbox_url}/_sandbox/stats")).json()
+        stats = (await self.web.get(f"{self.deployment.sandbox_url}/_sandbox/stats")).json()
         return int(stats["taken"].get(generation.id, 0))
 
     async def fetched(self, generation: Generation) -> list[str]:
         """The sha256 of what each of its URLs answers with; empty where one does not answer."""
-        answers = await asyncio.gather(*(self.web.get(url) for url in generation.output_urls))
+        outside = [self.deployment.outside(url) for url in generation.output_urls]
+        answers = await asyncio.gather(*(self.web.get(url) for url in outside))
         return [
             hashlib.sha256(answer.content).hexdigest() if answer.is_success else ""
             for answer in answers
@@ -56,7 +57,7 @@ class World:
         return await asyncio.to_thread(self._objects)
 
     def _objects(self) -> dict[str, str]:
-        address = self.local.stack.addresses.s3
+        address = self.deployment.s3
         client = s3_client(address)
         found: dict[str, str] = {}
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=address.bucket):
@@ -105,9 +106,7 @@ class World:
         return sorted(str(row["row"]) for row in rows)
 
     async def _database(self, read_model: str) -> Any:  # noqa: ANN401 - asyncpg's connection
-        addresses = self.local.stack.addresses
-        dsn = {"generation": addresses.generation_dsn, "storage": addresses.storage_dsn}[read_model]
-        return await asyncpg.connect(dsn)
+        return await asyncpg.connect(self.deployment.dsn(read_model))
 
 
 def kinds(events: Sequence[dict[str, Any]], of: str) -> list[dict[str, Any]]:
