@@ -1,0 +1,193 @@
+"""Media from a local HTTP server into SeaweedFS, against rclone, which only copies.
+
+Velro hashes each file, sees what it is, keeps to the spool, and asks for each object after it was
+put; rclone has the same number of transfers and the same two servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.figures import Figure, middle
+from shared.media.copier import media_copier
+from shared.media.copying import CopyOrder
+from shared.media.settings import MediaSettings
+from shared.object_store.s3 import s3_object_store
+from shared.object_store.settings import S3Settings
+from velro.stack import ports
+from velro.stack.nats import answers, program
+from velro.stack.process import ManagedProcess
+from velro.stack.seaweedfs import SeaweedServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from shared.media.copying import Copier
+    from velro.stack.seaweedfs import S3Address
+
+MIB: Final = 1024 * 1024
+_TRANSFERS: Final = 32
+_OBJECTS: Final = 2_000
+_OBJECT_BYTES: Final = 512 * 1024
+_LARGE_BYTES: Final = 1024 * MIB
+_ROUNDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    copier: Copier
+    media_port: int
+    s3: S3Address
+    room: Path
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.media_port}/{name}"
+
+
+async def measure(room: Path) -> list[Figure]:
+    """Objects a second of 512 KiB, and MiB a second of one file of 1 GiB."""
+    media = room / "media"
+    media.mkdir()
+    names = [f"{number}.png" for number in range(_OBJECTS)]
+    body = b"\x89PNG\r\n\x1a\n" + os.urandom(_OBJECT_BYTES - 24)
+    for number, name in enumerate(names):
+        (media / name).write_bytes(body + number.to_bytes(16, "big"))
+    with (media / "large.mp4").open("wb") as file:
+        file.write(b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41")
+        piece = os.urandom(MIB)
+        for _ in range(_LARGE_BYTES // MIB - 1):
+            file.write(piece)
+        file.write(bytes(MIB - 24))
+    async with _bench(room, media) as bench:
+        small = await _compare(bench, names, of=_OBJECTS)
+        large = await _compare(bench, ["large.mp4"], of=_LARGE_BYTES // MIB)
+    return [
+        Figure("migrate_small", "objects/s", *small),
+        Figure("migrate_large", "MiB/s", *large),
+    ]
+
+
+async def _compare(bench: _Bench, names: list[str], *, of: int) -> tuple[float, dict[str, float]]:
+    """How much of the whole a second, ours and rclone's, the two taking turns at going first."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for number in range(_ROUNDS):
+        us = _copied(bench, names, f"{len(names)}-{number}")
+        them = _copied_by_rclone(bench, names, f"rclone/{len(names)}/{number}")
+        if number % 2:
+            theirs.append(of / await them)
+            ours.append(of / await us)
+        else:
+            ours.append(of / await us)
+            theirs.append(of / await them)
+    beside = {f"rclone copyurl --urls --transfers {_TRANSFERS}": middle(theirs)}
+    return middle(ours), beside
+
+
+async def _copied(bench: _Bench, names: list[str], generation: str) -> float:
+    """Seconds."""
+    dies_at = datetime.now(UTC) + timedelta(hours=1)
+    orders = iter(
+        [
+            CopyOrder(
+                f"{generation}-{name.partition('.')[0]}",
+                0,
+                "u",
+                "sandbox",
+                bench.url(name),
+                None,
+                dies_at,
+            )
+            for name in names
+        ]
+    )
+
+    async def work() -> None:
+        for order in orders:
+            await bench.copier.copy(order)
+
+    begin = perf_counter()
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(_TRANSFERS):
+            workers.create_task(work())
+    return perf_counter() - begin
+
+
+async def _copied_by_rclone(bench: _Bench, names: list[str], folder: str) -> float:
+    """Seconds, the start of the program among them: it takes a few hundredths."""
+    listed = bench.room / "urls.csv"
+    listed.write_text("".join(f"{bench.url(name)},{folder}/{name}\n" for name in names))
+    remote = {
+        "RCLONE_CONFIG_BENCH_TYPE": "s3",
+        "RCLONE_CONFIG_BENCH_PROVIDER": "SeaweedFS",
+        "RCLONE_CONFIG_BENCH_ENDPOINT": bench.s3.endpoint_url,
+        "RCLONE_CONFIG_BENCH_ACCESS_KEY_ID": bench.s3.access_key,
+        "RCLONE_CONFIG_BENCH_SECRET_ACCESS_KEY": bench.s3.secret_key,
+    }
+    begin = perf_counter()
+    rclone = await asyncio.create_subprocess_exec(
+        program("rclone"),
+        "copyurl",
+        "--urls",
+        str(listed),
+        f"bench:{bench.s3.bucket}",
+        f"--transfers={_TRANSFERS}",
+        f"--config={os.devnull}",
+        env=dict(os.environ) | remote,
+    )
+    if await rclone.wait():
+        raise AssertionError("rclone failed")
+    return perf_counter() - begin
+
+
+@asynccontextmanager
+async def _bench(room: Path, media: Path) -> AsyncGenerator[_Bench]:
+    wished = ("s3", "master", "volume", "filer", "admin", "media")
+    chosen = ports.choose(dict.fromkeys(wished), room / "ports.json")
+    seaweed = SeaweedServer(
+        room,
+        s3_port=chosen["s3"],
+        master_port=chosen["master"],
+        volume_port=chosen["volume"],
+        filer_port=chosen["filer"],
+        admin_port=chosen["admin"],
+        owned=True,
+    )
+    source = _media_process(room, media, chosen["media"])
+    seaweed.process.start()
+    try:
+        source.start()
+        s3 = S3Settings.model_validate(asdict(seaweed.address))
+        settings = MediaSettings(
+            media_http_hosts=(f"127.0.0.1:{chosen['media']}",), spool_dir=room / "spool"
+        )
+        async with s3_object_store(s3) as store, media_copier(settings, store) as copier:
+            await store.learn()
+            yield _Bench(copier, chosen["media"], seaweed.address, room)
+    finally:
+        source.kill()
+        seaweed.process.kill()
+
+
+def _media_process(room: Path, media: Path, port: int) -> ManagedProcess:
+    """A static file server that is fast and knows ranges: rclone's own."""
+    return ManagedProcess(
+        name="media-server",
+        argv=[
+            program("rclone"),
+            "serve",
+            "http",
+            f"--addr=127.0.0.1:{port}",
+            f"--config={os.devnull}",
+            str(media),
+        ],
+        directory=room,
+        ready=lambda: answers(f"http://127.0.0.1:{port}/0.png"),
+    )
