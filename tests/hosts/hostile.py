@@ -195,6 +195,21 @@ def floods(piece: bytes) -> Act:
     return act
 
 
+def pours(start: bytes, *, size_bytes: int, piece_bytes: int = 1024 * 1024) -> Act:
+    """A complete answer of any size: a beginning, and then zeros."""
+
+    async def act(_: Seen, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(headers={"Content-Length": str(size_bytes)}) + start)
+        left = size_bytes - len(start)
+        piece = bytes(piece_bytes)
+        while left:
+            writer.write(piece[:left])
+            left -= len(piece[:left])
+            await writer.drain()
+
+    return act
+
+
 async def hangs(seen: Seen, _: asyncio.StreamWriter) -> None:
     """No answer at all."""
     await asyncio.wait({seen.gone})
