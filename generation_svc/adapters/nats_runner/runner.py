@@ -130,9 +130,7 @@ class Runner:
                     _be_patient(subscriber)
             yield jetstream
         finally:
-            with contextlib.suppress(*BROKEN):
-                async with asyncio.timeout(10):
-                    await broker.stop()
+            await _stop(broker)
 
     def _subscriber(self, broker: NatsBroker, stream: str, durable: str) -> Any:  # noqa: ANN401 - FastStream does not export the class
         retry = durable == RETRY_DURABLE
@@ -226,6 +224,15 @@ class Runner:
         return monotonic() - self._delivered_at > self.settings.stalled_for_s
 
 
+async def _stop(broker: NatsBroker) -> None:
+    """Take a broker down, whatever state its connection is in; another one will follow."""
+    try:
+        async with asyncio.timeout(10):
+            await broker.stop()
+    except* BROKEN as group:
+        log.info("broker_not_stopped_cleanly", why=[str(error) for error in group.exceptions])
+
+
 async def _whole_message(message: NatsMessage) -> NatsMessage:
     """Hand the message itself to the handler: it decodes, and answers when the work is done."""
     return message
@@ -252,7 +259,9 @@ class _PatientSubscription:
             raise
 
     async def unsubscribe(self) -> None:
-        await self._inner.unsubscribe()
+        # A connection that is closed has no subscriptions left; FastStream's stop ends there.
+        with contextlib.suppress(nats.errors.Error):
+            await self._inner.unsubscribe()
 
 
 def _be_patient(subscriber: Any) -> None:  # noqa: ANN401 - FastStream does not export the class
