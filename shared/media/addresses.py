@@ -114,8 +114,13 @@ def carried(address: Address) -> tuple[IPv4Address, ...]:
     if compatible or isatap or address in _NAT64 or address in _TRANSLATED:
         found.append(low)
     if address in _NAT64_LOCAL:
-        # Its users choose the prefix length: /48 has the address around byte 8, /96 at the end.
-        found += [low, IPv4Address((whole >> 64 & 0xFFFF) << 16 | whole >> 40 & 0xFFFF)]
+        # Its users choose the prefix length (/96, /64, /56, /48), and byte 8 is left out.
+        found += [
+            low,
+            IPv4Address(whole >> 24 & _LOW),
+            IPv4Address((whole >> 64 & 0xFF) << 24 | whole >> 32 & 0xFF_FFFF),
+            IPv4Address((whole >> 64 & 0xFFFF) << 16 | whole >> 40 & 0xFFFF),
+        ]
     return tuple(end for end in found if end is not None)
 
 
@@ -138,7 +143,8 @@ def refusal(text: str, *, private_allowed: bool) -> str | None:
         return f"{text} answers for a cloud's credentials"
     if private_allowed and _among(address, PRIVATE):
         return None
-    for end in ends or (address,):
+    # What a network translates for itself is not public, wherever it ends (RFC 8215).
+    for end in ends if ends and address not in _NAT64_LOCAL else (address,):
         if not _is_public(end):
             disguise = f", which ends at {end}," if end != address else ""
             return f"{text}{disguise} is not on the public internet"

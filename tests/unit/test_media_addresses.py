@@ -47,6 +47,8 @@ def wrapped(address: int) -> list[IPv6Address]:
         IPv6Address((0xFFFF << 48) | address),  # translated
         IPv6Address((0x0064FF9B << 96) | address),  # NAT64
         IPv6Address(mixed | address),  # NAT64 of one's own, /96
+        IPv6Address(mixed | address << 24),  # /64
+        IPv6Address(mixed | (address >> 24) << 64 | (address & 0xFFFFFF) << 32),  # /56
         IPv6Address(mixed | (address >> 16) << 64 | (address & 0xFFFF) << 40),  # and /48
         IPv6Address((0x2002 << 112) | (address << 80) | 1),  # 6to4
         IPv6Address((0x20010000 << 96) | (0x08080808 << 64) | (address ^ 0xFFFFFFFF)),  # Teredo
