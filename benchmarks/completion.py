@@ -99,7 +99,7 @@ async def measure(room: Path) -> list[Figure]:
                 "VELRO_STORE_BUDGET_S": "0",
                 "VELRO_RUN_FIRST_POLL_S": "600",
                 "VELRO_RUN_LONGEST_POLL_S": "600",
-                "VELRO_RUNNER_WORKERS": str(2 * REPEATS * GENERATIONS),
+                "VELRO_RUNNER_WORKERS": str(2 * GENERATIONS),
             },
         )
         await asyncio.to_thread(local.start)

@@ -147,6 +147,24 @@ async def test_a_shutdown_hands_its_runs_to_the_next_runner_at_once(world: Runne
         await eventually(lambda: next_one.done == ["g1"], deadline_s=10)
 
 
+async def test_a_run_whose_generation_ended_elsewhere_does_not_wait_for_its_next_poll(
+    world: RunnerWorld,
+) -> None:
+    work = Work()
+    async with world.running(work) as (_, interruptions):
+
+        async def waits_for_news(_generation_id: str) -> None:
+            await interruptions.pause(3600)
+
+        work.script = waits_for_news
+        await world.request("g1")
+        await eventually(lambda: work.begun == ["g1"])
+        assert work.done == []
+        await world.cancel("g1")
+        await eventually(lambda: work.done == ["g1"])
+        await eventually(world.settled)
+
+
 async def test_two_runners_share_the_work_and_every_generation_runs_once(
     world: RunnerWorld,
 ) -> None:

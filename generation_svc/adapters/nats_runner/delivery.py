@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,7 +13,12 @@ import structlog
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetter
 from shared.contracts.codec import Undecodable
-from shared.contracts.events import GenerationRequested
+from shared.contracts.events import (
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationFailed,
+    GenerationRequested,
+)
 from shared.errors import Refused, TryLater, VelroError
 
 if TYPE_CHECKING:
@@ -24,6 +30,13 @@ if TYPE_CHECKING:
     from shared.contracts.codec import Codec
 
 log = structlog.get_logger()
+
+
+ENDINGS = (GenerationCompleted, GenerationFailed, GenerationCancelled)
+
+# Set when the log says that the generation whose run this task is has ended: a webhook completed
+# it, or somebody cancelled it, and the run need not hold a worker until its next poll.
+_NEWS: ContextVar[asyncio.Event | None] = ContextVar("_NEWS", default=None)
 
 
 class ShuttingDown(TryLater):
@@ -67,17 +80,23 @@ class Interruptions:
         self._stopping.set()
 
     async def pause(self, seconds: float) -> None:
-        """Wait; the one place where a run may be interrupted.
+        """Wait; the one place where a run may be interrupted. Ends early when the log says
+        that the generation has ended.
 
         Raises:
             ShuttingDown: the service stops now.
         """
+        news = _NEWS.get()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, news) if event]
         try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-        raise ShuttingDown("the service is shutting down")
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if news is not None:
+            news.clear()
+        if self.stopping:
+            raise ShuttingDown("the service is shutting down")
 
 
 @dataclass(slots=True)
@@ -85,6 +104,7 @@ class _Job:
     generation_id: str
     position: int
     messages: list[NatsMessage]
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
@@ -120,7 +140,7 @@ class Deliveries:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def on_event(self, message: NatsMessage) -> None:
-        """A message of the log: a request starts a job, everything else is somebody else's."""
+        """A message of the log: a request starts a job, anything else is news to a running one."""
         try:
             envelope = self.codec.decode(message.raw_message.data)
         except Undecodable as error:
@@ -130,8 +150,11 @@ class Deliveries:
             return
         if isinstance(envelope.data, GenerationRequested):
             await self._start(envelope.subject, message)
-        else:
-            await self._answer(message, message.ack)
+            return
+        job = self._jobs.get(envelope.subject)
+        if job is not None and isinstance(envelope.data, ENDINGS):
+            job.news.set()
+        await self._answer(message, message.ack)
 
     async def on_retry(self, message: NatsMessage) -> None:
         """A retry that a person asked for."""
@@ -153,6 +176,7 @@ class Deliveries:
         await asyncio.shield(job.task)
 
     async def _work(self, job: _Job) -> None:
+        _NEWS.set(job.news)
         beat = asyncio.create_task(self._say_alive(job), name=f"alive {job.generation_id}")
         try:
             await self._settle(job)
