@@ -80,8 +80,7 @@ class Interruptions:
         self._stopping.set()
 
     async def pause(self, seconds: float) -> None:
-        """Wait; the one place where a run may be interrupted. Ends early when the log says
-        that the generation has ended.
+        """Wait, the one place where a run may be interrupted; no longer once the log has its end.
 
         Raises:
             ShuttingDown: the service stops now.
