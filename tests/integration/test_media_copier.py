@@ -55,7 +55,8 @@ class Copying:
         try:
             return await self.copier.copy(order)
         except CopyFailed as failed:
-            assert failed.reason is ReasonCode.BUCKET_UNAVAILABLE, failed
+            if failed.reason is not ReasonCode.BUCKET_UNAVAILABLE:
+                raise
             return None
 
     async def objects(self) -> dict[str, dict[str, Any]]:
