@@ -246,7 +246,9 @@ class Acts:
                 index = event["data"]["index"]
                 death = deaths[index]
                 assert death is not None, "a temporary output has a death"
-                stored.append((event["position"], death, (generation.id, index) in held))
+                # Deaths within one second are equal: among them users take turns.
+                second = death.replace(microsecond=0)
+                stored.append((event["position"], second, (generation.id, index) in held))
         outputs = sum(len(generation.outputs) for generation in waiting)
         self._claims.counted("outputs with exactly one MediaStored", found=len(stored), of=outputs)
         in_order = [death for _, death, was_held in sorted(stored) if not was_held]

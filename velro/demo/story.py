@@ -21,12 +21,14 @@ from velro.local import Local, NotRunning, running
 from velro.stack.process import AlreadyRunning
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
     from types import FrameType
 
     from velro.demo.deployment import Deployment
 
 EXIT_INTERRUPTED: Final = 130
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _SETTINGS: Final = {
     "VELRO_STORAGE_WORKERS": str(STORAGE_WORKERS),
@@ -38,8 +40,7 @@ _SETTINGS: Final = {
 def play(directory: Path) -> int:
     """Play the story on data of its own, begun anew each time; 0 when every claim holds."""
     console = Console()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _interrupt_on_signals()
     try:
         return _play(directory, console)
     except KeyboardInterrupt:
@@ -61,7 +62,12 @@ def _play(directory: Path, console: Console) -> int:
         )
         os.environ.update(local.environment)  # for the replay, which runs in this program
         claims = Claims(console)
-        asyncio.run(perform(LocalDeployment(local), claims, console))
+        performed = asyncio.run(
+            _unless_interrupted(perform(LocalDeployment(local), claims, console))
+        )
+        _interrupt_on_signals()  # the loop has put the system's own handlers back
+        if not performed:
+            raise KeyboardInterrupt
     finally:
         with console.status("stopping everything"):
             local.stop()
@@ -98,6 +104,39 @@ def _begin_anew(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         return
     raise AlreadyRunning(f"another demo is running on {directory}; let it end, or stop it")
+
+
+async def _unless_interrupted(performance: Coroutine[None, None, None]) -> bool:
+    """Whether it came to its end. A signal cancels it, at a point where that is safe.
+
+    An exception out of a signal handler may be raised anywhere while the loop runs, also where
+    nobody can pass it on.
+    """
+    task = asyncio.ensure_future(performance)
+    loop = asyncio.get_running_loop()
+    interrupted = asyncio.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        await asyncio.wait((task,))
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    if interrupted.is_set():
+        await asyncio.gather(task, return_exceptions=True)  # whatever it came to, nobody waits
+        return False
+    task.result()
+    return True
+
+
+def _interrupt_on_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
