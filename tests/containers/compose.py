@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from velro.stack.nats import answers
-from velro.stack.seaweedfs import S3Address, has_bucket
+from velro.stack.seaweedfs import S3Address, has_bucket, takes_objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ class Compose:
 
     def start_s3(self) -> None:
         self._compose("start", "seaweedfs")
-        self._until_ready("seaweedfs", lambda: has_bucket(self.s3))
+        self._until_ready("seaweedfs", lambda: takes_objects(self.s3))
 
     def kill_storage(self) -> bool:
         self._compose("kill", "--signal", "SIGKILL", "storage")

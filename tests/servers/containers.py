@@ -18,7 +18,7 @@ from tests.servers.port import OwnNats, OwnPostgres, OwnS3
 from velro.stack import ports
 from velro.stack.nats import answers
 from velro.stack.postgres import accepts_connections
-from velro.stack.seaweedfs import S3Address, has_bucket
+from velro.stack.seaweedfs import S3Address, takes_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,7 +117,7 @@ class ContainerServers:
             .with_env("AWS_SECRET_ACCESS_KEY", address.secret_key)
         )
         _bind(container, {8333: port})
-        server = self._start(container, lambda: has_bucket(address))
+        server = self._start(container, lambda: takes_objects(address))
         return OwnS3(server, address)
 
     def discard(self, server: Server) -> None:

@@ -11,9 +11,12 @@ from velro.stack.process import ManagedProcess
 from velro.stack.secret_file import secrets_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["S3Address", "SeaweedServer", "has_bucket", "s3_client"]
+__all__ = ["S3Address", "SeaweedServer", "has_bucket", "s3_client", "takes_objects"]
+
+_READY_KEY = ".velro-ready"
 
 
 class SeaweedServer:
@@ -65,20 +68,35 @@ class SeaweedServer:
                 "AWS_ACCESS_KEY_ID": self.address.access_key,
                 "AWS_SECRET_ACCESS_KEY": self.address.secret_key,
             },
-            ready=lambda: has_bucket(self.address),
+            ready=lambda: takes_objects(self.address),
             owned=owned,
         )
 
 
 def has_bucket(address: S3Address) -> bool:
     """Whether the service answers to these keys and has the bucket."""
+    return _does(address, lambda client: client.head_bucket(Bucket=address.bucket))
+
+
+def takes_objects(address: S3Address) -> bool:
+    """Whether the service stores what it is given: SeaweedFS answers a while before it does."""
+
+    def put_and_delete(client: Any) -> None:  # noqa: ANN401 - boto3 makes its clients at run time
+        client.head_bucket(Bucket=address.bucket)  # a put would make a bucket that is missing
+        client.put_object(Bucket=address.bucket, Key=_READY_KEY, Body=b"ready")
+        client.delete_object(Bucket=address.bucket, Key=_READY_KEY)
+
+    return _does(address, put_and_delete)
+
+
+def _does(address: S3Address, what: Callable[[Any], object]) -> bool:
     # The import takes longer than everything else here, and most who read addresses never look.
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     client = s3_client(address)
     with contextlib.closing(client):
         try:
-            client.head_bucket(Bucket=address.bucket)
+            what(client)
         except (BotoCoreError, ClientError):
             return False
     return True
