@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## the main job on the embedded stack: an outage, and n
 	@$(BIN)/velro demo
 
 test: $(VENV)/.installed ## every test that needs no Docker, on real embedded servers
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore=tests/containers
 
 test-containers: $(VENV)/.installed ## the integration suite and compose under Docker
 	$(BIN)/pytest --servers=containers tests/integration tests/containers
