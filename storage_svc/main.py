@@ -11,7 +11,10 @@ from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it 
 from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
 from shared.program import configure_logging, run, settings_of
-from storage_svc import programs
+from storage_svc.programs.initialising import init
+from storage_svc.programs.listing import backlog
+from storage_svc.programs.migrating import migrate, retry
+from storage_svc.programs.serving import serve
 from storage_svc.settings import CopySettings, StorageSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,13 +31,13 @@ def serve_command(
     settings = settings_of(StorageSettings)
     changed = {"storage_host": host, "storage_port": port}
     settings = settings.model_copy(update={k: v for k, v in changed.items() if v is not None})
-    run(programs.serve(settings, _copying()))
+    run(serve(settings, _copying()))
 
 
 @app.command("init")
 def init_command() -> None:
     """See that stream, tables and bucket are there; make what is missing."""
-    run(programs.init(settings_of(StorageSettings), _copying()))
+    run(init(settings_of(StorageSettings), _copying()))
 
 
 @app.command("migrate")
@@ -57,7 +60,7 @@ def migrate_command(
     settings = settings_of(StorageSettings)
     raise typer.Exit(
         run(
-            programs.migrate(
+            migrate(
                 settings,
                 _copying(),
                 batch_size=batch_size,
@@ -81,7 +84,7 @@ def backlog_command(
 ) -> None:
     """Show what waits, the soonest death first."""
     run(
-        programs.backlog(
+        backlog(
             settings_of(StorageSettings),
             at_risk=at_risk,
             reason=reason,
@@ -95,7 +98,7 @@ def backlog_command(
 @app.command("retry")
 def retry_command(generation_id: str) -> None:
     """Copy the outputs of one generation now, also those that were given up on."""
-    raise typer.Exit(run(programs.retry(settings_of(StorageSettings), _copying(), generation_id)))
+    raise typer.Exit(run(retry(settings_of(StorageSettings), _copying(), generation_id)))
 
 
 @app.callback()

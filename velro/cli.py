@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,16 +10,13 @@ from rich.console import Console
 
 from shared.errors import VelroError
 from shared.program import configure_logging, ended_by, run
-from velro import dead_letters, generating, local, operating, replaying, statistics
+from velro import dead_letters, generating, operating, replaying, statistics
 from velro.demo.story import play
-
-DIRECTORY = Path(os.environ.get("VELRO_DIRECTORY", ".velro"))
+from velro.options import DIRECTORY, AsJson, duration, use_environment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
 app.add_typer(letters, name="dead-letters")
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 @app.command()
@@ -62,7 +56,7 @@ def generate(
     user: Annotated[str, typer.Option(help="Whose they are.")] = "me",
 ) -> None:
     """Request generations, watch them, and say where the media is."""
-    local.use_environment_of(DIRECTORY / "local")
+    use_environment()
     raise typer.Exit(
         run(generating.generate(prompt, provider=provider, model=model, count=count, user_id=user))
     )
@@ -75,8 +69,8 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show success, storage failures, and the backlog by the time its links still live."""
-    local.use_environment_of(DIRECTORY / "local")
-    run(statistics.show(_duration(since), as_json=as_json))
+    use_environment()
+    run(statistics.show(duration(since), as_json=as_json))
 
 
 @app.command()
@@ -84,37 +78,29 @@ def replay(
     read_model: Annotated[replaying.ReadModelName, typer.Argument(help="Which one.")],
 ) -> None:
     """Build a read model anew from the log, beside the running services, and swap it in."""
-    local.use_environment_of(DIRECTORY / "local")
+    use_environment()
     run(replaying.replay_with_bar(read_model, Console()))
 
 
 @letters.command("list")
 def letters_list(*, as_json: AsJson = False) -> None:
     """Show every dead letter."""
-    local.use_environment_of(DIRECTORY / "local")
+    use_environment()
     run(dead_letters.list_all(as_json=as_json))
 
 
 @letters.command("show")
 def letters_show(generation_id: str) -> None:
     """Show one dead letter whole."""
-    local.use_environment_of(DIRECTORY / "local")
+    use_environment()
     run(dead_letters.show(generation_id))
 
 
 @letters.command("retry")
 def letters_retry(generation_ids: list[str]) -> None:
     """Send the work of these generations again."""
-    local.use_environment_of(DIRECTORY / "local")
+    use_environment()
     run(dead_letters.retry(generation_ids))
-
-
-def _duration(text: str) -> timedelta:
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal():
-        raise typer.BadParameter(f"{text!r} is no duration: write 90m, 24h or 7d")
-    return timedelta(**{units[unit]: int(number)})
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What the storage service can be started as: each program from its settings to its end."""
