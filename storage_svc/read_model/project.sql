@@ -10,7 +10,9 @@ order by generation_id, output_index;
 
 -- name: save(generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at, turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256, media_type, took_s, settled_at)!
 -- Write outputs as they are now. A row without a turn is new and takes the next one of its user.
--- What changes nothing is not written; a new outcome ends the lease that brought it.
+-- What changes nothing is not written; a new outcome ends the lease that brought it. Nor is it so
+-- much as locked (an upsert locks what it meets, also where it changes nothing): whoever leases
+-- skips locked rows, so one output's outcome would hold the turn of its siblings back.
 insert into backlog (
     generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
     turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
@@ -59,6 +61,13 @@ from unnest(
     turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
     size_bytes, sha256, media_type, took_s, settled_at
 )
+where not exists (
+    select from backlog as same
+    where same.generation_id = written.generation_id
+        and same.output_index = written.output_index
+        and (same.state, same.attempts, same.reason, same.detail)
+        is not distinct from (written.state, written.attempts, written.reason, written.detail)
+)
 on conflict on constraint one_row_per_output do update set
     state = excluded.state,
     attempts = excluded.attempts,
@@ -85,6 +94,4 @@ on conflict on constraint one_row_per_output do update set
     lease_until = case
         when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
             then backlog.lease_until
-    end
-where (backlog.state, backlog.attempts, backlog.reason, backlog.detail)
-    is distinct from (excluded.state, excluded.attempts, excluded.reason, excluded.detail);
+    end;

@@ -124,6 +124,18 @@ async def test_oldest_deadlines_are_not_starved_by_newer_work(table: Table) -> N
     assert (await table.order(max_rows=1)) == ["old"]
 
 
+async def test_an_outcome_being_written_does_not_hold_its_siblings_turn_back(table: Table) -> None:
+    await table.add("many", NOON + HOUR, NOON + HOUR)
+    await table.add("later", NOON + 2 * HOUR)
+    row = (await table.model.load(table.connection, ["many"]))["many"]
+    failed = replace(row.entries[0], attempts=1, reason="internal", detail="x", failed_at=NOON)
+    async with table.connection.transaction():
+        written = replace(row, entries=(failed, row.entries[1]))
+        await table.model.save(table.connection, {"many": written})
+        leased = await table.lease(max_rows=1)
+    assert [(lease.generation_id, lease.output_index) for lease in leased] == [("many", 1)]
+
+
 async def test_users_take_turns_where_deadlines_are_equal(table: Table) -> None:
     for number in range(5):
         await table.add(f"ann-{number}", NOON + HOUR, user="ann", position=number)

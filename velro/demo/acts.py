@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -235,11 +235,12 @@ class Acts:
     async def _soonest_death_first(
         self, waiting: Sequence[Generation], held: set[tuple[str, int]]
     ) -> None:
-        """Each output is stored when none but those being copied has an earlier death.
+        """Each copy began when no output but those being copied had an earlier death.
 
+        The beginnings count, not the ends: a copy that takes long is overtaken, and rightly.
         What the killed process held stays with it until its lease ends, and has no turn before.
         """
-        stored: list[tuple[int, datetime, bool]] = []
+        stored: list[tuple[datetime, datetime, bool]] = []
         for generation in waiting:
             deaths = {output.index: output.expires_at for output in generation.outputs}
             for event in kinds(await self._world.api.events(generation.id), MediaStored.type):
@@ -248,7 +249,9 @@ class Acts:
                 assert death is not None, "a temporary output has a death"
                 # Deaths within one second are equal: among them users take turns.
                 second = death.replace(microsecond=0)
-                stored.append((event["position"], second, (generation.id, index) in held))
+                took = timedelta(seconds=event["data"]["took_s"])
+                began = datetime.fromisoformat(event["time"]) - took
+                stored.append((began, second, (generation.id, index) in held))
         outputs = sum(len(generation.outputs) for generation in waiting)
         self._claims.counted("outputs with exactly one MediaStored", found=len(stored), of=outputs)
         in_order = [death for _, death, was_held in sorted(stored) if not was_held]
