@@ -13,10 +13,16 @@ from shared.contracts.events import (
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+    SourcesDeleted,
     StorageFailed,
     SubmissionStarted,
 )
@@ -117,6 +123,12 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
                 | MigrationAttemptFailed()
                 | MigrationCompleted()
                 | MediaLost()
+                | QuarantineReleased()
+                | QuarantineRejected()
+                | RefetchRequested()
+                | LinksRenewed()
+                | LinksNotRenewed()
+                | SourcesDeleted()
                 | UnknownEvent()
             ),
             _,

@@ -23,10 +23,16 @@ from shared.contracts.events import (
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+    SourcesDeleted,
     StorageFailed,
     SubmissionStarted,
 )
@@ -118,7 +124,18 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
             _,
         ):
             return row  # said before, or about a generation that is elsewhere by now
-        case UnknownEvent(), _:
+        case (
+            (
+                QuarantineReleased()
+                | QuarantineRejected()
+                | RefetchRequested()
+                | LinksRenewed()
+                | LinksNotRenewed()
+                | SourcesDeleted()
+                | UnknownEvent()
+            ),
+            _,
+        ):
             return row
 
 

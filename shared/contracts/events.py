@@ -31,6 +31,8 @@ UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_@.+-]{1,128}$", 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 OutputIndex = Annotated[int, Field(ge=0, lt=1000)]
 Attempt = Annotated[int, Field(ge=1)]
+# Which request for new links it is, of one generation.
+RefetchNumber = Annotated[int, Field(ge=1)]
 Detail = Annotated[str, StringConstraints(max_length=2000)]
 
 # The JSON reader gives up at some 200 levels, and the event has a few of its own.
@@ -213,6 +215,51 @@ class GenerationCancelled(Event):
     reason: Detail = ""
 
 
+class RenewedLink(Fact):
+    """A new link to one output, of the same paid request."""
+
+    index: OutputIndex
+    source_url: str
+    expires_at: AwareDatetime
+
+
+class LinksRenewed(Event):
+    """The provider was asked for its result again: the answer to one RefetchRequested."""
+
+    type: ClassVar[str] = "velro.generation.links_renewed.v1"
+    family: ClassVar[Family] = "generation"
+
+    request: RefetchNumber
+    links: Annotated[tuple[RenewedLink, ...], Field(min_length=1)]
+
+    def key(self) -> str:
+        """One a request."""
+        return str(self.request)
+
+
+class LinksNotRenewed(Event):
+    """The provider has no new links: the other answer to one RefetchRequested."""
+
+    type: ClassVar[str] = "velro.generation.links_not_renewed.v1"
+    family: ClassVar[Family] = "generation"
+
+    request: RefetchNumber
+    detail: Detail
+
+    def key(self) -> str:
+        """One a request."""
+        return str(self.request)
+
+
+class SourcesDeleted(Event):
+    """The provider deleted its own copies, because all outputs are stored and settings say so."""
+
+    type: ClassVar[str] = "velro.generation.sources_deleted.v1"
+    family: ClassVar[Family] = "generation"
+
+    detail: Detail = ""
+
+
 class MediaStored(Event):
     """One output is in the bucket, verified."""
 
@@ -257,7 +304,15 @@ class MigrationCompleted(Event):
 
 
 class MediaLost(Event):
-    """One output can never be stored: expired, gone, or refused for what it is."""
+    """One output is given up on: expired, gone, or refused for what it is.
+
+    A person, or a new link that came late, may bring it back; it can be lost again then.
+
+    Attributes:
+        media_type: what the bytes look like, where they are refused for that.
+        link: the request that brought the link it was lost on; None is the completion's own link.
+        loss: which loss of this output it is, from the second on.
+    """
 
     type: ClassVar[str] = "velro.storage.media_lost.v1"
     family: ClassVar[Family] = "storage"
@@ -266,10 +321,60 @@ class MediaLost(Event):
     attempt: Attempt
     reason: ReasonCode
     detail: Detail
+    media_type: str | None = None
+    link: Annotated[int, Field(ge=1)] | None = None
+    loss: Annotated[int, Field(ge=2)] | None = None
 
     def key(self) -> str:
-        """One an output."""
-        return str(self.index)
+        """One a loss of an output; the first one by the output alone, as it always was."""
+        return str(self.index) if self.loss is None else f"{self.index}-{self.loss}"
+
+
+class QuarantineReleased(Event):
+    """A person wants what was refused for its type: it is copied again, as bytes of no type."""
+
+    type: ClassVar[str] = "velro.storage.released.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    attempt: Attempt
+
+    def key(self) -> str:
+        """One an attempt that ended in quarantine."""
+        return f"{self.index}-{self.attempt}"
+
+
+class QuarantineRejected(Event):
+    """A person has seen what was refused for its type, and it stays refused for good."""
+
+    type: ClassVar[str] = "velro.storage.rejected.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    attempt: Attempt
+    detail: Detail
+
+    def key(self) -> str:
+        """One an attempt that ended in quarantine."""
+        return f"{self.index}-{self.attempt}"
+
+
+class RefetchRequested(Event):
+    """The links of these outputs are dead: whoever made the generation is asked for new ones.
+
+    Without an answer by `answer_by` the outputs are given up on; a later answer still helps.
+    """
+
+    type: ClassVar[str] = "velro.storage.refetch_requested.v1"
+    family: ClassVar[Family] = "storage"
+
+    request: RefetchNumber
+    indexes: Annotated[tuple[OutputIndex, ...], Field(min_length=1)]
+    answer_by: AwareDatetime
+
+    def key(self) -> str:
+        """One a request."""
+        return str(self.request)
 
 
 GenerationEvent = (
@@ -280,8 +385,19 @@ GenerationEvent = (
     | StorageFailed
     | GenerationFailed
     | GenerationCancelled
+    | LinksRenewed
+    | LinksNotRenewed
+    | SourcesDeleted
 )
-StorageEvent = MediaStored | MigrationAttemptFailed | MigrationCompleted | MediaLost
+StorageEvent = (
+    MediaStored
+    | MigrationAttemptFailed
+    | MigrationCompleted
+    | MediaLost
+    | QuarantineReleased
+    | QuarantineRejected
+    | RefetchRequested
+)
 AnyEvent = GenerationEvent | StorageEvent
 
 EVENT_TYPES: tuple[type[AnyEvent], ...] = (
@@ -292,8 +408,14 @@ EVENT_TYPES: tuple[type[AnyEvent], ...] = (
     StorageFailed,
     GenerationFailed,
     GenerationCancelled,
+    LinksRenewed,
+    LinksNotRenewed,
+    SourcesDeleted,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
     MediaLost,
+    QuarantineReleased,
+    QuarantineRejected,
+    RefetchRequested,
 )

@@ -17,10 +17,16 @@ from shared.contracts.events import (
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+    SourcesDeleted,
     StorageFailed,
     SubmissionStarted,
 )
@@ -120,6 +126,12 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
                 | GenerationFailed()
                 | GenerationCancelled()
                 | StorageFailed()
+                | QuarantineReleased()
+                | QuarantineRejected()
+                | RefetchRequested()
+                | LinksRenewed()
+                | LinksNotRenewed()
+                | SourcesDeleted()
                 | UnknownEvent()
             ),
             _,

@@ -14,10 +14,16 @@ from shared.contracts.events import (
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+    SourcesDeleted,
     StorageFailed,
     SubmissionStarted,
 )
@@ -120,6 +126,12 @@ def evolve(row: Backlog | None, recorded: Recorded) -> Backlog | None:  # noqa: 
                 | GenerationFailed()
                 | GenerationCancelled()
                 | MigrationCompleted()
+                | QuarantineReleased()
+                | QuarantineRejected()
+                | RefetchRequested()
+                | LinksRenewed()
+                | LinksNotRenewed()
+                | SourcesDeleted()
                 | UnknownEvent()
             ),
             _,
