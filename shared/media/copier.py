@@ -54,6 +54,7 @@ class MediaCopier:
             media_type=order.media_type,
             # A link that is promised to be dead by now may serve nevertheless: only asking tells.
             budget_s=left_s if left_s > 0 else None,
+            as_is=order.as_is,
         )
         async with self._fetcher.fetched(source) as spooled:
             async with self._looking:

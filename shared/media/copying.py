@@ -20,6 +20,9 @@ class CopyOrder:
 
     A download ends no later than the moment at which its link is promised to die. Once that has
     passed it may take as long as any: a link may outlive its promise, and only asking tells.
+
+    `as_is` stores whatever comes, as bytes of no type, which no browser runs or shows: a person
+    has released it.
     """
 
     generation_id: str
@@ -29,6 +32,7 @@ class CopyOrder:
     source_url: str
     media_type: str | None
     dies_at: datetime
+    as_is: bool = False
 
 
 class CopyFailed(VelroError):
@@ -38,15 +42,22 @@ class CopyFailed(VelroError):
         reason: what alerts and the retry policy read.
         detail: a sentence for a person.
         retry_after_s: how long the other side asked to be left alone.
+        media_type: what the bytes look like, where they are refused for that.
     """
 
     def __init__(
-        self, reason: ReasonCode, detail: str, *, retry_after_s: float | None = None
+        self,
+        reason: ReasonCode,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        media_type: str | None = None,
     ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.media_type = media_type
 
     @property
     def quarantine(self) -> bool:

@@ -53,12 +53,14 @@ class MediaSource:
     Attributes:
         media_type: what the provider says that it is; decides only whether JSON is expected.
         budget_s: how long the download may take, beside the settings' own limit.
+        as_is: take it whatever it is.
     """
 
     url: str
     provider: str
     media_type: str | None = None
     budget_s: float | None = None
+    as_is: bool = False
     credentials: Credentials | None = None
 
 
@@ -185,7 +187,9 @@ class MediaFetcher:
         # Nothing is larger than the limit, whatever is announced: then it is refused.
         size_bytes = min(size_bytes, self._settings.media_max_bytes)
         room = self._spool.room(size_bytes, within_s=self._settings.media_timeout_s / 2)
-        return Transfer(await stack.enter_async_context(room), self._settings, source.media_type)
+        return Transfer(
+            await stack.enter_async_context(room), self._settings, source.media_type, source.as_is
+        )
 
     @contextlib.asynccontextmanager
     async def _answer(

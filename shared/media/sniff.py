@@ -36,8 +36,8 @@ class MediaKind:
 class MediaTypeRefused(CopyFailed):
     """The bytes are of no type that is stored as media: a person should look at them."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(ReasonCode.MEDIA_TYPE_REFUSED, detail)
+    def __init__(self, detail: str, *, media_type: str) -> None:
+        super().__init__(ReasonCode.MEDIA_TYPE_REFUSED, detail, media_type=media_type)
 
 
 PNG = MediaKind("image/png", "png")
@@ -55,6 +55,8 @@ OGG = MediaKind("audio/ogg", "ogg")
 M4A = MediaKind("audio/mp4", "m4a")
 GLB = MediaKind("model/gltf-binary", "glb")
 JSON = MediaKind("application/json", "json")
+# What a person released although it is none of these: never said to be what it looks like.
+OPAQUE = MediaKind("application/octet-stream", "bin")
 
 # https://mimesniff.spec.whatwg.org and the formats' own specifications
 _PREFIXES: Final = (
@@ -116,7 +118,8 @@ def sniff(head: bytes, *, announced: str | None) -> MediaKind:
     expected = (announced or "").partition(";")[0].strip().lower()
     if expected == JSON.media_type and head.lstrip()[:1] in {b"{", b"["}:
         return JSON
-    raise MediaTypeRefused(f"{_described(head)}; it is not stored as media")
+    looks_like, media_type = _described(head)
+    raise MediaTypeRefused(f"{looks_like}; it is not stored as media", media_type=media_type)
 
 
 def confirm(path: Path, kind: MediaKind) -> None:
@@ -132,7 +135,9 @@ def confirm(path: Path, kind: MediaKind) -> None:
     try:
         json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise MediaTypeRefused("announced as JSON, and it is none") from error
+        raise MediaTypeRefused(
+            "announced as JSON, and it is none", media_type="text/plain"
+        ) from error
 
 
 def _by_signature(head: bytes) -> MediaKind | None:
@@ -168,14 +173,19 @@ def _is_mp3(head: bytes) -> bool:
     return sync and head[2] & 0xF0 not in {0x00, 0xF0} and head[2] & 0x0C != 0x0C  # noqa: PLR2004 - the same
 
 
-def _described(head: bytes) -> str:
+def _described(head: bytes) -> tuple[str, str]:
+    """What bytes that are refused look like, as a sentence and as a type."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1024].lower()
     if not head:
-        return "the file is empty"
+        return "the file is empty", OPAQUE.media_type
     if b"<svg" in start:
-        return "the bytes are an SVG drawing, which can carry scripts"
+        return "the bytes are an SVG drawing, which can carry scripts", "image/svg+xml"
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
-        return "the bytes are an HTML page"
+        return "the bytes are an HTML page", "text/html"
     if start.startswith(b"<"):
-        return "the bytes are a page or a document in markup"
-    return f"the bytes begin with {head[:12].hex(' ')}, which is no type that is known here"
+        return "the bytes are a page or a document in markup", "application/xml"
+    start_of_it = head[:12].hex(" ")
+    return (
+        f"the bytes begin with {start_of_it}, which is no type that is known here",
+        OPAQUE.media_type,
+    )

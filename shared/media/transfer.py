@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
-from shared.media.sniff import HEAD_BYTES, MediaKind, sniff
+from shared.media.sniff import HEAD_BYTES, OPAQUE, MediaKind, sniff
 
 if TYPE_CHECKING:
     import aiohttp
@@ -46,6 +46,7 @@ class Transfer:
     Attributes:
         room: where the bytes go. It grows with a file whose size is not known.
         announced_type: what the provider called it.
+        as_is: whether it is taken whatever it is.
         received: how many are there.
         total: how many there are in all, where the source says it.
         validator: a strong ETag: what tells whether a later answer is of the same file.
@@ -57,6 +58,7 @@ class Transfer:
     room: Room
     settings: MediaSettings
     announced_type: str | None
+    as_is: bool = False
     received: int = 0
     total: int | None = None
     validator: str | None = None
@@ -160,14 +162,17 @@ class Transfer:
 
     def _know(self) -> None:
         """Find out what the file is: the rest of what is no media need not come."""
-        self.kind = sniff(bytes(self._head[:HEAD_BYTES]), announced=self.announced_type)
+        if self.as_is:
+            self.kind = OPAQUE
+        else:
+            self.kind = sniff(bytes(self._head[:HEAD_BYTES]), announced=self.announced_type)
         self._head.clear()
         if (self.total or 0) > self.limit_bytes():
             raise self._too_large(f"{self.total:,} bytes are announced")
 
     def limit_bytes(self) -> int:
         """How many bytes may come, by what is known of the file."""
-        if self.kind is None:
+        if self.kind is None or self.kind is OPAQUE:
             return self.settings.media_max_bytes
         return self.settings.max_bytes_of(self.kind.family)
 

@@ -288,9 +288,11 @@ async def _learn_some_time(store: S3ObjectStore) -> None:
 
 def _described(order: PutOrder) -> Description:
     name = order.key.rpartition("/")[2]
+    # Bytes of no type are saved, and never shown in the place of whoever serves them.
+    shown = "attachment" if order.media_type == "application/octet-stream" else "inline"
     return Description(
         media_type=order.media_type,
-        disposition=f'inline; filename="{name}"',
+        disposition=f'{shown}; filename="{name}"',
         cache_control=CACHE_CONTROL,
         metadata={
             **order.metadata,
