@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter
 
@@ -53,42 +53,47 @@ class GenerationModel:
         """The row after one event."""
         return evolve(row, recorded)
 
-    async def save(self, connection: Connection[Record], rows: Mapping[str, GenerationRow]) -> None:
-        """Write the rows as they are now; a repeat changes nothing."""
+    def columns(self, rows: Mapping[str, GenerationRow]) -> dict[str, list[Any]]:
+        """What `save` writes, by column, a value for each row: also for comparing with the table.
+
+        Of a row that was loaded it does not know what was asked.
+        """
         written = list(rows.values())
-        await self._queries.run(
-            connection,
-            "save",
-            id=list(rows),
-            position=[row.position for row in written],
-            user_id=[row.user_id for row in written],
-            provider=[row.provider for row in written],
-            model=[row.model for row in written],
-            input=[row.asked.input if row.asked else None for row in written],
-            metadata=[row.asked.metadata if row.asked else None for row in written],
-            status=[row.status.value for row in written],
-            attempts=[row.attempts for row in written],
-            request_id=[row.request_id for row in written],
-            failure=[
+        return {
+            "id": list(rows),
+            "position": [row.position for row in written],
+            "user_id": [row.user_id for row in written],
+            "provider": [row.provider for row in written],
+            "model": [row.model for row in written],
+            "input": [row.asked.input if row.asked else None for row in written],
+            "metadata": [row.asked.metadata if row.asked else None for row in written],
+            "status": [row.status.value for row in written],
+            "attempts": [row.attempts for row in written],
+            "request_id": [row.request_id for row in written],
+            "failure": [
                 _FAILURE.dump_json(row.failure).decode() if row.failure else None for row in written
             ],
-            created_at=[row.created_at for row in written],
-            updated_at=[row.updated_at for row in written],
-            finished_at=[row.finished_at for row in written],
-            outputs=[dump_outputs(row.outputs) for row in written],
-            storage_state=[row.storage_state.value for row in written],
-            storage_failed_at=[row.storage_failed_at for row in written],
-            earliest_link_death=[row.earliest_link_death for row in written],
-            migration_completed_at=[
+            "created_at": [row.created_at for row in written],
+            "updated_at": [row.updated_at for row in written],
+            "finished_at": [row.finished_at for row in written],
+            "outputs": [dump_outputs(row.outputs) for row in written],
+            "storage_state": [row.storage_state.value for row in written],
+            "storage_failed_at": [row.storage_failed_at for row in written],
+            "earliest_link_death": [row.earliest_link_death for row in written],
+            "migration_completed_at": [
                 row.migration.completed_at if row.migration else None for row in written
             ],
-            total_migrated_size=[
+            "total_migrated_size": [
                 row.migration.total_size_bytes if row.migration else None for row in written
             ],
-            migration_file_count=[
+            "migration_file_count": [
                 row.migration.file_count if row.migration else None for row in written
             ],
-        )
+        }
+
+    async def save(self, connection: Connection[Record], rows: Mapping[str, GenerationRow]) -> None:
+        """Write the rows as they are now; a repeat changes nothing."""
+        await self._queries.run(connection, "save", **self.columns(rows))
 
 
 def dump_outputs(outputs: tuple[OutputRow, ...]) -> str:
