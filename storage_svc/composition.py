@@ -7,7 +7,7 @@ import random
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.event_log.jetstream import JetStreamLog
@@ -25,8 +25,10 @@ from storage_svc.adapters.postgres_backlog import PostgresBacklog
 from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.application.backlog import BacklogUnavailable
 from storage_svc.application.recording import Recorder
+from storage_svc.application.retry_outputs import RetryOutputs
 from storage_svc.application.store_output import StoreOutput
 from storage_svc.application.workers import Workers, WorkerSettings
+from storage_svc.domain.policies import Refetching
 from storage_svc.read_model.model import NAME, BacklogModel
 
 if TYPE_CHECKING:
@@ -131,7 +133,27 @@ class Service:
             s3_object_store(settings.bucket) as bucket,
             media_copier(settings.media, bucket) as copier,
         ):
-            yield StoreOutput(copier, self.recorder, clock=now, jitter=random.random)
+            yield StoreOutput(
+                copier,
+                self.recorder,
+                clock=now,
+                jitter=random.random,
+                refetching=Refetching(
+                    self.settings.refetch_max_requests,
+                    timedelta(seconds=self.settings.refetch_window_s),
+                ),
+            )
+
+    def retrying(self, store: StoreOutput) -> RetryOutputs:
+        """The use case that copies what a person names."""
+        return RetryOutputs(
+            self.recorder,
+            self.backlog,
+            store,
+            now,
+            owner=self.owner,
+            lease_s=self.settings.storage_lease_s,
+        )
 
     @asynccontextmanager
     async def projecting(self) -> AsyncGenerator[None]:

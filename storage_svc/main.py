@@ -11,6 +11,7 @@ from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it 
 from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
 from shared.program import configure_logging, run, settings_of
+from storage_svc.programs import quarantine
 from storage_svc.programs.initialising import init
 from storage_svc.programs.listing import backlog
 from storage_svc.programs.migrating import migrate, retry
@@ -99,6 +100,46 @@ def backlog_command(
 def retry_command(generation_id: str) -> None:
     """Copy the outputs of one generation now, also those that were given up on."""
     raise typer.Exit(run(retry(settings_of(StorageSettings), _copying(), generation_id)))
+
+
+quarantine_app = typer.Typer(
+    no_args_is_help=True, help="What was refused for its type, until a person has seen it."
+)
+app.add_typer(quarantine_app, name="quarantine")
+
+INDEX = Annotated[
+    int | None, typer.Option(min=0, help="Only this output; else all that are in quarantine.")
+]
+
+
+@quarantine_app.command("list")
+def quarantine_list_command(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: JSON = False,
+) -> None:
+    """Show what is in quarantine, the soonest death of a link first."""
+    run(quarantine.show(settings_of(StorageSettings), limit=limit, as_json=as_json))
+
+
+@quarantine_app.command("release")
+def quarantine_release_command(generation_id: str, index: INDEX = None) -> None:
+    """Store it after all: as bytes of no type, which a browser saves and never runs.
+
+    Ends with 3 if its link is dead and the bytes are not to be had any more.
+    """
+    settings = settings_of(StorageSettings)
+    raise typer.Exit(run(quarantine.release(settings, _copying(), generation_id, index)))
+
+
+@quarantine_app.command("reject")
+def quarantine_reject_command(
+    generation_id: str,
+    why: Annotated[str, typer.Option(help="For whoever asks later; it stays in the log.")],
+    index: INDEX = None,
+) -> None:
+    """Refuse it for good: it is neither listed nor tried again."""
+    run(quarantine.reject(settings_of(StorageSettings), generation_id, index, why))
 
 
 @app.callback()

@@ -23,6 +23,8 @@ class StorageSettings(LogSettings):
         storage_port: 0 takes a free one.
         storage_workers: copies at once in this process.
         storage_lease_s: how long the work of a process that died stays with it.
+        refetch_max_requests: how often a new link is asked for, an output; 0 asks for none.
+        refetch_window_s: how long a new link is waited for before an output counts as lost.
         drain_s: how long a shutdown waits for running copies before it gives them back.
     """
 
@@ -31,6 +33,8 @@ class StorageSettings(LogSettings):
     storage_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     storage_workers: Annotated[PositiveInt, Field(le=256)] = 16
     storage_lease_s: Annotated[float, Field(ge=3)] = 60.0
+    refetch_max_requests: Annotated[int, Field(ge=0, le=100)] = 2
+    refetch_window_s: PositiveFloat = 900.0
     drain_s: PositiveFloat = 30.0
 
 

@@ -8,7 +8,7 @@ from shared.postgres.connecting import POSTGRES_AWAY
 from shared.postgres.queries import Queries
 from storage_svc.adapters.postgres_backlog import TABLES_GONE
 from storage_svc.application.backlog import BacklogUnavailable, OutputRef
-from storage_svc.application.reporting import BacklogSummary, WaitingOutput
+from storage_svc.application.reporting import BacklogSummary, QuarantinedOutput, WaitingOutput
 from storage_svc.domain.policies import AT_RISK_FACTOR
 from storage_svc.read_model.model import HERE
 
@@ -45,7 +45,9 @@ class PostgresReport:
             soonest_death=row["soonest_death"],
             stored=row["stored"],
             stored_bytes=row["stored_bytes"],
+            awaiting_link=row["awaiting_link"],
             lost=row["lost"],
+            quarantined=row["quarantined"],
             p95_copy_s=row["p95_s"],
             reasons={reason["reason"]: reason["outputs"] for reason in reasons},
         )
@@ -76,6 +78,23 @@ class PostgresReport:
         rows = await self._rows("lost", max_rows=max_rows, reasons=wanted)
         return [_waiting(row, row["settled_at"], running=False) for row in rows]
 
+    async def quarantined(self, *, max_rows: int) -> list[QuarantinedOutput]:
+        """What a person should look at; see the port."""
+        return [
+            QuarantinedOutput(
+                ref=OutputRef(row["generation_id"], row["output_index"]),
+                user_id=row["user_id"],
+                provider=row["provider"],
+                source_url=row["source_url"],
+                source_host=row["source_host"],
+                looks_like=row["media_type"],
+                detail=row["detail"],
+                quarantined_at=row["settled_at"],
+                dies_at=row["dies_at"],
+            )
+            for row in await self._rows("quarantined", max_rows=max_rows)
+        ]
+
     async def _rows(self, name: str, **parameters: object) -> list[Record]:
         try:
             async with self._pool.acquire() as connection:
@@ -93,6 +112,7 @@ def _waiting(row: Record, at: datetime, *, running: bool) -> WaitingOutput:
         dies_at=row["dies_at"],
         attempts=row["attempts"],
         at=at,
+        state=row["state"],
         reason=row["reason"],
         detail=row["detail"],
         running=running,

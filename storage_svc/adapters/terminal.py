@@ -14,6 +14,7 @@ from rich.text import Text
 
 from storage_svc.application.store_output import (
     AlreadySettled,
+    AwaitsLink,
     FailedNow,
     LostNow,
     Outcome,
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from storage_svc.application.backlog import OutputRef
+    from storage_svc.application.judge_quarantined import Released
     from storage_svc.application.migrate import BatchSummary
-    from storage_svc.application.reporting import BacklogSummary, WaitingOutput
+    from storage_svc.application.reporting import (
+        BacklogSummary,
+        QuarantinedOutput,
+        WaitingOutput,
+    )
 
 
 def print_json(console: Console, value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
@@ -53,6 +59,8 @@ def print_summary(console: Console, batch: BatchSummary, left: BacklogSummary) -
         table.add_row(str(batch.already), "settled by somebody else meanwhile")
     for reason, count in sorted(batch.failed.items()):
         table.add_row(Text(str(count), "yellow"), f"failed and will be tried again: {reason}")
+    if batch.awaiting_link:
+        table.add_row(Text(str(batch.awaiting_link), "yellow"), "dead links: new ones asked for")
     if batch.undecided:
         table.add_row(Text(str(batch.undecided), "yellow"), "come again: the log did not answer")
     if batch.lost:
@@ -86,8 +94,10 @@ def print_backlog(
     console.print(
         f"[bold]{summary.pending}[/] pending ([red]{summary.at_risk}[/] at risk, "
         f"{summary.overdue} past their death, {summary.running} being copied), "
+        f"[yellow]{summary.awaiting_link}[/] waiting for a new link, "
         f"[green]{summary.stored}[/] stored ({decimal(summary.stored_bytes)}), "
-        f"[red]{summary.lost}[/] lost; a slow copy takes {summary.p95_copy_s:.1f} s"
+        f"[red]{summary.lost}[/] lost{_of_these(summary)}; "
+        f"a slow copy takes {summary.p95_copy_s:.1f} s"
     )
     if summary.reasons:
         console.print(
@@ -115,9 +125,42 @@ def print_outputs(
             output.source_host,
             str(output.attempts),
             "now" if output.running else _distance(output.at, now),
-            Text(output.reason or ""),
+            Text(_why(output)),
         )
     console.print(table)
+
+
+def quarantine_as_data(outputs: Sequence[QuarantinedOutput]) -> dict[str, Any]:
+    """The quarantine as `--json` shows it."""
+    return {"quarantined": [asdict(output) | {"ref": output.ref._asdict()} for output in outputs]}
+
+
+def print_quarantine(
+    console: Console, outputs: Sequence[QuarantinedOutput], *, now: datetime
+) -> None:
+    """One line an output that a person should look at, the soonest death first."""
+    if not outputs:
+        console.print("Nothing is in quarantine.")
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("link dies", "generation", "output", "user", "from", "looks like", "detail"):
+        table.add_column(name)
+    for output in outputs:
+        table.add_row(
+            _distance(output.dies_at, now),
+            output.ref.generation_id,
+            str(output.ref.output_index),
+            output.user_id,
+            Text(output.source_host),
+            Text(output.looks_like or "unknown"),
+            Text(output.detail),
+        )
+    console.print(table)
+    console.print(
+        "`storage-svc quarantine release GENERATION` stores one as bytes of no type; "
+        "`reject GENERATION --why …` refuses it for good.",
+        style="dim",
+    )
 
 
 def print_outcomes(console: Console, outcomes: Iterable[tuple[OutputRef, Outcome]]) -> None:
@@ -126,16 +169,46 @@ def print_outcomes(console: Console, outcomes: Iterable[tuple[OutputRef, Outcome
         console.print(f"{ref.generation_id} output {ref.output_index}: {_said(outcome)}")
 
 
+def print_released(console: Console, released: Iterable[Released]) -> None:
+    """What came of outputs that a person released from quarantine."""
+    for each in released:
+        name = f"{each.ref.generation_id} output {each.ref.output_index}"
+        died = f"its link died at {each.died_at:%Y-%m-%d %H:%M:%S} UTC" if each.died_at else ""
+        match each.outcome:
+            case StoredNow(size_bytes=size_bytes):
+                said = f"released and stored as bytes of no type, {decimal(size_bytes)}"
+            case LostNow(reason=reason, detail=detail):
+                because = (
+                    f"{died}, and the bytes are gone" if died else "the bytes are not to be had"
+                )
+                said = f"released too late: {because} ({reason}, {detail})"
+            case outcome:
+                said = f"released; {_said(outcome)}{f'; {died}' if died else ''}"
+        console.print(f"{name}: {said}", soft_wrap=True)
+
+
 def _said(outcome: Outcome) -> str:
     match outcome:
         case StoredNow(size_bytes=size_bytes, took_s=took_s):
             return f"stored, {decimal(size_bytes)} in {took_s:.1f} s"
         case AlreadySettled():
-            return "was stored before"
+            return outcome.how
         case FailedNow(reason=reason, detail=detail):
             return f"failed and will be tried again: {reason}, {detail}"
+        case AwaitsLink(reason=reason, detail=detail, answer_by=answer_by):
+            until = f"{answer_by:%Y-%m-%d %H:%M:%S} UTC"
+            return f"its link is dead ({reason}, {detail}); a new one is waited for until {until}"
         case LostNow(reason=reason, detail=detail):
             return f"lost: {reason}, {detail}"
+
+
+def _of_these(summary: BacklogSummary) -> str:
+    return f" ({summary.quarantined} in quarantine)" if summary.quarantined else ""
+
+
+def _why(output: WaitingOutput) -> str:
+    awaits = "; awaits a new link" if output.state == "awaiting_link" else ""
+    return f"{output.reason or ''}{awaits}"
 
 
 def _left(left: BacklogSummary) -> str:

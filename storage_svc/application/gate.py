@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from shared.contracts.reasons import ReasonCode
 from storage_svc.application.store_output import (
     AlreadySettled,
+    AwaitsLink,
     FailedNow,
     LostNow,
     Outcome,
@@ -84,13 +85,13 @@ class Gate:
         """What came of a copy; None: nobody knows."""
         host = self._hosts.get(lease.source_host, Circuit())
         match outcome:
-            case None | AlreadySettled():
+            case None | AlreadySettled() | AwaitsLink(tried=False) | LostNow(tried=False):
                 self._bucket = self._bucket.ended()
                 self._keep(lease.source_host, host.ended())
             case StoredNow():
                 self._bucket_works(now)
                 self._keep(lease.source_host, host.succeeded())
-            case FailedNow(reason=reason) | LostNow(reason=reason):
+            case FailedNow(reason=reason) | AwaitsLink(reason=reason) | LostNow(reason=reason):
                 self._failed(lease.source_host, host, reason, now)
             case _:
                 assert_never(outcome)

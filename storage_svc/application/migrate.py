@@ -12,6 +12,7 @@ import structlog
 from shared.errors import TryLater
 from storage_svc.application.store_output import (
     AlreadySettled,
+    AwaitsLink,
     FailedNow,
     LostNow,
     Outcome,
@@ -50,6 +51,7 @@ class BatchSummary:
         taken: outputs that were leased.
         already: of these, the ones that somebody else had settled meanwhile.
         failed: attempts that failed and will be made again, by reason.
+        awaiting_link: dead links that whoever made them was asked to renew.
         undecided: outputs that the log could not be told about; they come again.
         bucket_was_away: copies were held back because the bucket kept failing.
     """
@@ -59,6 +61,7 @@ class BatchSummary:
     stored_bytes: int = 0
     already: int = 0
     undecided: int = 0
+    awaiting_link: int = 0
     failed: dict[str, int] = field(default_factory=dict[str, int])
     lost: int = 0
     lost_named: list[Trouble] = field(default_factory=list["Trouble"])
@@ -76,6 +79,10 @@ class BatchSummary:
                 self.stored_bytes += size_bytes
             case AlreadySettled():
                 self.already += 1
+            case AwaitsLink(tried=False):
+                self.already += 1
+            case AwaitsLink():
+                self.awaiting_link += 1
             case FailedNow(reason=reason):
                 self.count_failed(reason.value, 1)
             case LostNow(reason=reason, detail=detail):
@@ -163,6 +170,7 @@ def _join(total: BatchSummary, batch: BatchSummary) -> None:
     total.stored_bytes += batch.stored_bytes
     total.already += batch.already
     total.undecided += batch.undecided
+    total.awaiting_link += batch.awaiting_link
     for reason, attempts in batch.failed.items():
         total.count_failed(reason, attempts)
     total.lost += batch.lost

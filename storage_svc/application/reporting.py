@@ -24,6 +24,9 @@ class BacklogSummary:
         running: of these, the ones somebody copies now.
         soonest_death: of a pending output's link.
         p95_copy_s: how long a slow copy took recently.
+        awaiting_link: outputs whose link is dead and who may get a new one.
+        lost: outputs that were given up on.
+        quarantined: of these, the ones whose bytes are no media, until a person has seen them.
         reasons: pending outputs by what their last attempt failed for.
     """
 
@@ -34,14 +37,21 @@ class BacklogSummary:
     soonest_death: datetime | None
     stored: int
     stored_bytes: int
+    awaiting_link: int
     lost: int
+    quarantined: int
     p95_copy_s: float
     reasons: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingOutput:
-    """One pending or lost output as a person wants to see it. `at` is its next or last moment."""
+    """One output that is not stored, as a person wants to see it.
+
+    Attributes:
+        at: when it is tried next or, for a lost one, when it was lost.
+        state: as the backlog names it: pending, awaiting_link, lost.
+    """
 
     ref: OutputRef
     user_id: str
@@ -50,9 +60,30 @@ class WaitingOutput:
     dies_at: datetime
     attempts: int
     at: datetime
+    state: str
     reason: str | None
     detail: str | None
     running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedOutput:
+    """One output whose bytes are no media, for a person to judge.
+
+    Attributes:
+        looks_like: the type that the bytes look like.
+        dies_at: until when its link lives, as far as anybody promised.
+    """
+
+    ref: OutputRef
+    user_id: str
+    provider: str
+    source_url: str
+    source_host: str
+    looks_like: str | None
+    detail: str
+    quarantined_at: datetime
+    dies_at: datetime
 
 
 class BacklogReport(Protocol):
@@ -77,4 +108,8 @@ class BacklogReport(Protocol):
         self, *, max_rows: int, reasons: Sequence[ReasonCode] | None = None
     ) -> list[WaitingOutput]:
         """What was given up on, the latest first."""
+        ...
+
+    async def quarantined(self, *, max_rows: int) -> list[QuarantinedOutput]:
+        """What a person should look at, the soonest death first."""
         ...

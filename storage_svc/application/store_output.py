@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
+from shared.contracts.events import (
+    MediaLost,
+    MediaStored,
+    MigrationAttemptFailed,
+    RefetchRequested,
+)
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import Copier, CopyFailed, CopyOrder
-from storage_svc.domain.commands import Command, RecordAttemptFailed, RecordLost, RecordStored
+from storage_svc.domain.commands import (
+    AskForLink,
+    Command,
+    EndWaiting,
+    RecordAttemptFailed,
+    RecordLost,
+    RecordStored,
+)
 from storage_svc.domain.decide import NothingToKeep
-from storage_svc.domain.policies import FailedAttempt, GiveUp, TryAgain, answer_to
-from storage_svc.domain.state import Kept, Lost, Missing, Stored
+from storage_svc.domain.policies import (
+    FailedAttempt,
+    GiveUp,
+    Refetch,
+    Refetching,
+    TryAgain,
+    answer_to,
+)
+from storage_svc.domain.state import AwaitingLink, Kept, Lost, Missing, Past, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +47,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AlreadySettled:
-    """The log said before that this output is stored or lost."""
+    """The log said before what became of this output: `how` is a sentence about that."""
+
+    how: str = field(default="was stored before", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +70,33 @@ class FailedNow:
 
 
 @dataclass(frozen=True, slots=True)
-class LostNow:
-    """This attempt found out that nothing can help."""
+class AwaitsLink:
+    """The link is dead (`reason`), and a new one is waited for until `answer_by`.
+
+    Attributes:
+        tried: whether this attempt found that out; else it was asked for before.
+    """
 
     reason: ReasonCode
     detail: str
+    answer_by: datetime
+    tried: bool = True
 
 
-Outcome = AlreadySettled | StoredNow | FailedNow | LostNow
+@dataclass(frozen=True, slots=True)
+class LostNow:
+    """Nothing can help, as this attempt found out.
+
+    Attributes:
+        tried: whether the link was tried for it; else a new one was waited for in vain.
+    """
+
+    reason: ReasonCode
+    detail: str
+    tried: bool = True
+
+
+Outcome = AlreadySettled | StoredNow | FailedNow | AwaitsLink | LostNow
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +111,7 @@ class StoreOutput:
     recorder: Recorder
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
+    refetching: Refetching = field(default_factory=Refetching)
 
     async def __call__(self, ref: OutputRef, *, even_if_lost: bool = False) -> Outcome:
         """Copy one output, and record success, failure or loss. Safe to repeat.
@@ -80,7 +121,8 @@ class StoreOutput:
 
         Args:
             ref: which output.
-            even_if_lost: try again what was given up on: a person thinks that it may help.
+            even_if_lost: try again what was given up on, and ask once more for a new link: a
+                person thinks that it may help.
 
         Raises:
             NothingToKeep: the log has no completed generation with this output.
@@ -92,20 +134,40 @@ class StoreOutput:
         match kept.outputs[ref.output_index]:
             case Stored():
                 return AlreadySettled()
-            case Lost(attempts=attempts, reason=reason):
-                if not even_if_lost:
-                    return AlreadySettled()
-            case Missing(attempts=attempts, reason=reason):
-                pass
+            case Lost(rejected=str() as why):
+                return AlreadySettled(f"was rejected for good: {why}")
+            case Lost(reason=reason) if not even_if_lost:
+                return AlreadySettled(f"was given up on: {reason}")
+            case AwaitingLink() as waiting:
+                return await self._waited(ref, waiting)
+            case Missing(past=past, reason=reason) | Lost(past=past, reason=reason):
+                may_ask = self._may_ask(kept, None if even_if_lost else past)
+                work = _Work(ref, kept, past, reason, may_ask)
 
-        command = await self._attempt(ref, kept, attempts + 1, reason)
+        command = await self._attempt(work)
         return _outcome(await self.recorder.record(ref.generation_id, command))
 
-    async def _attempt(
-        self, ref: OutputRef, kept: Kept, attempt: int, previous_reason: ReasonCode | None
-    ) -> Command:
+    def _may_ask(self, kept: Kept, past: Past | None = None) -> bool:
+        """Whether somebody can be asked for a new link, and was not asked too often."""
+        limit = self.refetching.max_requests
+        # Without a request of ours there is nothing that could be fetched again.
+        there_is_one = kept.completed.request_id is not None and limit > 0
+        return there_is_one and (past is None or past.requests < limit)
+
+    async def _waited(self, ref: OutputRef, waiting: AwaitingLink) -> Outcome:
+        events = await self.recorder.record(
+            ref.generation_id, EndWaiting(ref.output_index, self.clock())
+        )
+        match events:
+            case (MediaLost() as lost,):
+                return LostNow(lost.reason, lost.detail, tried=False)
+            case _:
+                return AwaitsLink(waiting.reason, waiting.detail, waiting.answer_by, tried=False)
+
+    async def _attempt(self, work: _Work) -> Command:
         started_at = self.clock()
-        order = _order(ref, kept)
+        order = work.order()
+        index, attempt, link = order.output_index, work.past.attempts + 1, work.past.link
         try:
             stored = await self.copier.copy(order)
         except CopyFailed as failed:
@@ -113,55 +175,71 @@ class StoreOutput:
         except Exception as error:  # noqa: BLE001 - see below
             # Whatever broke, it must be seen as a failed attempt with its back-off: an error
             # that only a log line knows is retried for ever at full speed.
-            _log.exception("copy_broke", generation_id=ref.generation_id, output=ref.output_index)
+            _log.exception("copy_broke", generation_id=order.generation_id, output=index)
             failure = CopyFailed(ReasonCode.INTERNAL, f"{type(error).__name__}: {error}")
         else:
             took_s = (self.clock() - started_at).total_seconds()
-            return RecordStored(ref.output_index, attempt, stored, max(took_s, 0.0))
+            return RecordStored(index, attempt, stored, max(took_s, 0.0))
 
         failed_at = self.clock()
+        reason, detail = failure.reason, failure.detail
         answer = answer_to(
             FailedAttempt(
-                reason=failure.reason,
+                reason=reason,
                 attempt=attempt,
-                previous_reason=previous_reason,
+                previous_reason=work.previous_reason,
                 failed_at=failed_at,
-                dies_at=order.dies_at,
+                dies_at=link.dies_at,
                 retry_after_s=failure.retry_after_s,
                 jitter=self.jitter(),
+                may_ask=work.may_ask,
             )
         )
         match answer:
             case TryAgain(at=at):
-                return RecordAttemptFailed(
-                    ref.output_index, attempt, failure.reason, failure.detail, at
-                )
+                return RecordAttemptFailed(index, attempt, reason, detail, at)
+            case Refetch():
+                answer_by = failed_at + self.refetching.window
+                return AskForLink(index, attempt, reason, detail, answer_by, link.request)
             case GiveUp():
-                return RecordLost(ref.output_index, attempt, failure.reason, failure.detail)
+                return RecordLost(index, attempt, reason, detail, link.request, failure.media_type)
 
 
-def _order(ref: OutputRef, kept: Kept) -> CopyOrder:
-    output = kept.completed.outputs[ref.output_index]
-    return CopyOrder(
-        generation_id=ref.generation_id,
-        output_index=ref.output_index,
-        user_id=kept.completed.user_id,
-        provider=kept.completed.provider,
-        source_url=output.source_url,
-        media_type=output.media_type,
-        dies_at=output.expires_at,
-    )
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One output that is going to be copied, and what its failure would depend on."""
+
+    ref: OutputRef
+    kept: Kept
+    past: Past
+    previous_reason: ReasonCode | None
+    may_ask: bool
+
+    def order(self) -> CopyOrder:
+        completed = self.kept.completed
+        return CopyOrder(
+            generation_id=self.ref.generation_id,
+            output_index=self.ref.output_index,
+            user_id=completed.user_id,
+            provider=completed.provider,
+            source_url=self.past.link.source_url,
+            media_type=completed.outputs[self.ref.output_index].media_type,
+            dies_at=self.past.link.dies_at,
+            as_is=self.past.as_is,
+        )
 
 
 def _outcome(events: tuple[StorageEvent, ...]) -> Outcome:
-    if not events:
-        return AlreadySettled()
-    match events[0]:
-        case MediaStored() as stored:
+    match events:
+        case ():
+            return AlreadySettled("was settled by somebody else meanwhile")
+        case (MediaStored() as stored, *_):
             return StoredNow(stored.object.size_bytes, stored.took_s)
-        case MigrationAttemptFailed() as failed:
+        case (MigrationAttemptFailed() as failed, RefetchRequested() as asked):
+            return AwaitsLink(failed.reason, failed.detail, asked.answer_by)
+        case (MigrationAttemptFailed() as failed,):
             return FailedNow(failed.reason, failed.detail, failed.retry_at)
-        case MediaLost() as lost:
+        case (MediaLost() as lost,):
             return LostNow(lost.reason, lost.detail)
-        case other:
-            raise AssertionError(f"no decision begins with {type(other).__name__}")
+        case _:
+            raise AssertionError(f"no decision is {[type(event).__name__ for event in events]}")

@@ -8,6 +8,7 @@ import structlog
 
 from storage_svc.application.store_output import (
     AlreadySettled,
+    AwaitsLink,
     FailedNow,
     LostNow,
     Outcome,
@@ -35,9 +36,13 @@ def tell(lease: Lease, outcome: Outcome | None) -> None:
             bound.warning(
                 "attempt_failed", reason=reason, detail=detail, retry_at=retry_at.isoformat()
             )
+        case AwaitsLink(reason=reason, detail=detail, answer_by=answer_by, tried=True):
+            bound.warning(
+                "new_link_asked_for", reason=reason, detail=detail, answer_by=answer_by.isoformat()
+            )
         case LostNow(reason=reason, detail=detail):
-            bound.error("lost", reason=reason, detail=detail)
-        case AlreadySettled() | None:
+            bound.error("media_lost", reason=reason, detail=detail)
+        case AwaitsLink() | AlreadySettled() | None:
             bound.debug("nothing_to_do")
         case _:
             assert_never(outcome)

@@ -35,12 +35,67 @@ class RecordAttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class RecordLost:
-    """Output `index` can never be stored, as attempt number `attempt` (from 1) found out."""
+    """Output `index` can never be stored, as attempt number `attempt` (from 1) found out.
+
+    Attributes:
+        link: the request that brought the link it was tried on, 0 for the completion's own.
+        media_type: what the bytes look like, where they are refused for that.
+    """
 
     index: int
     attempt: int
     reason: ReasonCode
     detail: str
+    link: int = 0
+    media_type: str | None = None
 
 
-Command = RecordStored | RecordAttemptFailed | RecordLost
+@dataclass(frozen=True, slots=True)
+class AskForLink:
+    """Attempt number `attempt` found the link dead; whoever made it may give a new one.
+
+    Attributes:
+        link: the request that brought the dead link, 0 for the completion's own.
+        answer_by: when the output is given up on without an answer.
+    """
+
+    index: int
+    attempt: int
+    reason: ReasonCode
+    detail: str
+    answer_by: datetime
+    link: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndWaiting:
+    """It is `at` now: output `index` is lost if its new link was refused, or is overdue."""
+
+    index: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseQuarantined:
+    """A person wants the bytes of output `index` as they are, though they are no media."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectQuarantined:
+    """A person has seen what output `index` is, and does not want it, for the reason `why`."""
+
+    index: int
+    why: str
+
+
+Command = (
+    RecordStored
+    | RecordAttemptFailed
+    | RecordLost
+    | AskForLink
+    | EndWaiting
+    | ReleaseQuarantined
+    | RejectQuarantined
+)

@@ -52,6 +52,19 @@ def cause_of(reason: ReasonCode) -> Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class Refetching:
+    """How far asking for new links goes.
+
+    Attributes:
+        max_requests: for one output; 0 asks for none.
+        window: how long an answer is waited for.
+    """
+
+    max_requests: int = 2
+    window: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
 class FailedAttempt:
     """One failed copy, with all that the answer to it depends on.
 
@@ -61,6 +74,7 @@ class FailedAttempt:
         dies_at: when the link dies, as the provider declared it.
         retry_after_s: how long the other side asked to be left alone.
         jitter: from 0 to 1, so that what failed together does not come back together.
+        may_ask: whether somebody can be asked for a new link.
     """
 
     reason: ReasonCode
@@ -70,6 +84,7 @@ class FailedAttempt:
     dies_at: datetime
     retry_after_s: float | None
     jitter: float
+    may_ask: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +95,43 @@ class TryAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class Refetch:
+    """This link will not help any more, and a new one may."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """No attempt of ours can help."""
 
 
-Answer = TryAgain | GiveUp
+Answer = TryAgain | Refetch | GiveUp
 
 
 def answer_to(failure: FailedAttempt) -> Answer:
     """Whether to try again, and when."""
     dead = failure.failed_at >= failure.dies_at
+    twice = failure.previous_reason is failure.reason
     match cause_of(failure.reason):
         case Cause.CONTENT:
             return GiveUp()
         case Cause.GONE:
             # One edge of a delivery network may not have the file yet, or any more, while the
             # link lives: it is believed when it says so twice.
-            believed = dead or failure.previous_reason is ReasonCode.SOURCE_EXPIRED
-            return GiveUp() if believed else _again(failure)
+            return _without_this_link(failure) if dead or twice else _again(failure)
         case Cause.SOURCE | Cause.COPY:
-            return GiveUp() if dead else _again(failure)
+            if dead:
+                return _without_this_link(failure)
+            if twice and failure.may_ask and failure.reason is ReasonCode.SOURCE_FORBIDDEN:
+                return Refetch()  # a signature that ran out before its time looks like this
+            return _again(failure)
         case Cause.BUCKET:
             # Past its declared death a link may still serve, and only asking it tells. So the
             # output waits for the bucket: nothing is given up on because of our own side.
             return _again(failure)
+
+
+def _without_this_link(failure: FailedAttempt) -> Refetch | GiveUp:
+    return Refetch() if failure.may_ask else GiveUp()
 
 
 def retry_at(

@@ -1,7 +1,7 @@
 """What the events of one generation add up to for the service that keeps its media.
 
 Both aggregates of a generation are folded together, in the order of the log: what there is to
-keep is said by `velro.generation.<id>`, what became of it by `velro.storage.<id>`.
+keep, and where, is said by `velro.generation.<id>`, what became of it by `velro.storage.<id>`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,77 @@ from shared.contracts.events import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import StoredObject
+    from shared.contracts.events import Output, StoredObject
     from shared.contracts.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """Only the provider has the bytes; `attempts` copies failed so far, the last for `reason`."""
+class Link:
+    """Where the bytes of one output are to be had, and until when, as far as anybody promised.
 
+    `request` is the request for new links that brought it, 0 for the completion's own link.
+    """
+
+    source_url: str
+    dies_at: datetime
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was tried with an output that is not stored.
+
+    Attributes:
+        link: the newest one.
+        attempts: copies that failed so far.
+        losses: how often it was given up on.
+        requests: how often a new link was asked for.
+        asked: the last of these requests, by its number in the generation; 0 is none.
+        as_is: whether a person wants the bytes whatever they are.
+    """
+
+    link: Link
     attempts: int = 0
+    losses: int = 0
+    requests: int = 0
+    asked: int = 0
+    as_is: bool = False
+
+    def waits_for(self, request: int) -> bool:
+        """Whether an answer to this request says something new."""
+        return self.asked == request > self.link.request
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Only the provider has the bytes; the last attempt on this link failed for `reason`."""
+
+    past: Past
     reason: ReasonCode | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingLink:
+    """The link is dead, a new one was asked for; `refusal` is the answer that there is none."""
+
+    past: Past
+    reason: ReasonCode
+    detail: str
+    answer_by: datetime
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Given up. Bytes that turn up all the same are kept; `rejected` is a person's word on it."""
+
+    past: Past
+    reason: ReasonCode
+    rejected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +114,7 @@ class Stored:
     at_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Given up after `attempts` attempts. Bytes that turn up all the same are kept."""
-
-    attempts: int
-    reason: ReasonCode
-
-
-OutputState = Missing | Stored | Lost
+OutputState = Missing | AwaitingLink | Lost | Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +129,49 @@ class Kept:
     completed: GenerationCompleted
     outputs: Mapping[int, OutputState]
     migration_completed: bool = False
+    last_request: int = 0
 
 
 State = Absent | Kept
 
 
 # One table, read from top to bottom: split up, nobody could see that it covers everything.
-def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
+def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911, PLR0912
     """The state after one event. What cannot follow changes nothing."""
     match envelope.data, state:
         case GenerationCompleted() as completed, Absent():
             return Kept(
-                completed, {output.index: _at_first(output.stored) for output in completed.outputs}
+                completed, {output.index: _at_first(output) for output in completed.outputs}
             )
-        case MediaStored(index=index, object=stored), Kept() if index in state.outputs:
+        case MediaStored(index=index, object=stored), Kept():
             return _with(state, index, Stored(stored))
-        case MigrationAttemptFailed(index=index, attempt=attempt, reason=reason), Kept():
-            match state.outputs.get(index):
-                case Missing(attempts=known) if attempt > known:
-                    return _with(state, index, Missing(attempt, reason))
-                case _:
-                    return state
-        case MediaLost(index=index, attempt=attempt, reason=reason), Kept():
-            match state.outputs.get(index):
-                case Missing():
-                    return _with(state, index, Lost(attempt, reason))
-                case _:
-                    return state
+        case MigrationAttemptFailed(index=index) as failed, Kept():
+            return _with(state, index, _after_failure(state.outputs.get(index), failed))
+        case MediaLost(index=index) as lost, Kept():
+            return _with(state, index, _after_loss(state.outputs.get(index), lost))
         case MigrationCompleted(), Kept():
             return replace(state, migration_completed=True)
+
+        case QuarantineReleased(index=index, attempt=attempt), Kept():
+            match state.outputs.get(index):
+                case Lost(past=past, rejected=None) if past.attempts == attempt:
+                    return _with(state, index, Missing(replace(past, as_is=True)))
+                case _:
+                    return state
+        case QuarantineRejected(index=index, attempt=attempt, detail=why), Kept():
+            match state.outputs.get(index):
+                case Lost(past=past) as lost if past.attempts == attempt:
+                    return _with(state, index, replace(lost, rejected=why))
+                case _:
+                    return state
+
+        case RefetchRequested() as asked, Kept():
+            return _after_request(state, asked)
+        case LinksRenewed() as renewed, Kept():
+            return _after_renewal(state, renewed)
+        case LinksNotRenewed() as refused, Kept():
+            return _after_refusal(state, refused)
+
         case (
             (
                 GenerationCompleted()
@@ -114,10 +179,15 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
                 | MigrationAttemptFailed()
                 | MediaLost()
                 | MigrationCompleted()
+                | QuarantineReleased()
+                | QuarantineRejected()
+                | RefetchRequested()
+                | LinksRenewed()
+                | LinksNotRenewed()
             ),
             _,
         ):
-            return state  # completed twice, or about an output that is not there or is settled
+            return state  # completed twice, or about a generation that is not completed
         case (
             (
                 GenerationRequested()
@@ -126,11 +196,6 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
                 | GenerationFailed()
                 | GenerationCancelled()
                 | StorageFailed()
-                | QuarantineReleased()
-                | QuarantineRejected()
-                | RefetchRequested()
-                | LinksRenewed()
-                | LinksNotRenewed()
                 | SourcesDeleted()
                 | UnknownEvent()
             ),
@@ -144,9 +209,75 @@ def fold(envelopes: Iterable[Envelope]) -> State:
     return reduce(evolve, envelopes, Absent())
 
 
-def _at_first(stored: StoredObject | None) -> OutputState:
-    return Missing() if stored is None else Stored(stored, at_once=True)
+def _at_first(output: Output) -> OutputState:
+    if output.stored is not None:
+        return Stored(output.stored, at_once=True)
+    return Missing(Past(Link(output.source_url, output.expires_at)))
 
 
-def _with(state: Kept, index: int, output: OutputState) -> Kept:
+def _after_failure(
+    before: OutputState | None, failed: MigrationAttemptFailed
+) -> OutputState | None:
+    match before:
+        # Given up on, and tried again on a person's word: what may help from now on is tried.
+        case Missing(past=past) | Lost(past=past, rejected=None) if failed.attempt > past.attempts:
+            return Missing(replace(past, attempts=failed.attempt), failed.reason, failed.detail)
+        case _:
+            return before
+
+
+def _after_loss(before: OutputState | None, lost: MediaLost) -> OutputState | None:
+    match before:
+        case Missing(past=past) | AwaitingLink(past=past) | Lost(past=past, rejected=None) if (
+            # Said for the first time, and about the newest link: a new one may have come while
+            # the old one was given up on.
+            (lost.loss or 1) == past.losses + 1 and (lost.link or 0) == past.link.request
+        ):
+            attempts = max(past.attempts, lost.attempt)
+            return Lost(replace(past, attempts=attempts, losses=past.losses + 1), lost.reason)
+        case _:
+            return before
+
+
+def _after_request(state: Kept, asked: RefetchRequested) -> Kept:
+    for index in asked.indexes:
+        match state.outputs.get(index):
+            case Missing(past=past, reason=reason, detail=detail) if (
+                reason is not None and asked.request > past.asked
+            ):
+                past = replace(past, requests=past.requests + 1, asked=asked.request)
+                waiting = AwaitingLink(past, reason, detail, asked.answer_by)
+                state = _with(state, index, waiting)
+            case _:
+                pass
+    return replace(state, last_request=max(state.last_request, asked.request))
+
+
+def _after_renewal(state: Kept, renewed: LinksRenewed) -> Kept:
+    for link in renewed.links:
+        match state.outputs.get(link.index):
+            # An answer that comes late helps too, whatever was decided without it.
+            case Missing(past=past) | AwaitingLink(past=past) | Lost(past=past, rejected=None) if (
+                past.waits_for(renewed.request)
+            ):
+                newest = Link(link.source_url, link.expires_at, renewed.request)
+                state = _with(state, link.index, Missing(replace(past, link=newest)))
+            case _:
+                pass
+    return state
+
+
+def _after_refusal(state: Kept, refused: LinksNotRenewed) -> Kept:
+    for index, output in state.outputs.items():
+        match output:
+            case AwaitingLink(past=past) if past.waits_for(refused.request):
+                state = _with(state, index, replace(output, refusal=refused.detail))
+            case _:
+                pass
+    return state
+
+
+def _with(state: Kept, index: int, output: OutputState | None) -> Kept:
+    if output is None or index not in state.outputs:
+        return state
     return replace(state, outputs={**state.outputs, index: output})

@@ -9,7 +9,6 @@ from rich.console import Console
 from shared.program import on_signals
 from storage_svc.adapters import terminal
 from storage_svc.application.migrate import BatchSummary, Migration
-from storage_svc.application.retry_outputs import retry_outputs
 from storage_svc.application.store_output import LostNow
 from storage_svc.composition import Service, now
 
@@ -61,14 +60,6 @@ async def migrate(
 async def retry(settings: StorageSettings, copying: CopySettings, generation_id: str) -> int:
     """Copy one generation's outputs now; the exit code."""
     async with Service.assembled(settings) as service, service.storing(copying) as store:
-        outcomes = await retry_outputs(
-            generation_id,
-            recorder=service.recorder,
-            backlog=service.backlog,
-            store=store,
-            clock=now,
-            owner=service.owner,
-            lease_s=settings.storage_lease_s,
-        )
+        outcomes = await service.retrying(store)(generation_id)
     terminal.print_outcomes(Console(), outcomes)
     return EXIT_LOST if any(isinstance(outcome, LostNow) for _, outcome in outcomes) else 0

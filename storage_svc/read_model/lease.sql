@@ -1,10 +1,10 @@
 -- name: promote(now, max_rows)!
--- Make ready what has waited long enough for its next attempt.
+-- Make ready what has waited long enough: for its next attempt, or for a new link.
 update backlog set ready = true
 from (
     select generation_id, output_index
     from backlog
-    where state = 'pending' and not ready and next_attempt_at <= :now
+    where not ready and next_attempt_at <= :now
     order by next_attempt_at
     limit :max_rows
     for update skip locked
@@ -17,7 +17,7 @@ where backlog.generation_id = due.generation_id and backlog.output_index = due.o
 with due as (
     select generation_id, output_index
     from backlog
-    where state = 'pending' and ready and deadline > :now::timestamptz - interval '1 second'
+    where ready and deadline > :now::timestamptz - interval '1 second'
         and (lease_until is null or lease_until <= :now)
         and source_host <> all(:closed_hosts::text[])
     order by deadline, turn
@@ -37,7 +37,7 @@ returning
 with due as (
     select generation_id, output_index
     from backlog
-    where state = 'pending' and ready and deadline <= :now::timestamptz - interval '1 second'
+    where ready and deadline <= :now::timestamptz - interval '1 second'
         and (lease_until is null or lease_until <= :now)
         and source_host <> all(:closed_hosts::text[])
     order by deadline desc, turn desc
@@ -102,6 +102,6 @@ where backlog.generation_id = back.generation_id and backlog.output_index = back
 -- name: next_due()$
 -- When something can be taken next without any news: an attempt becomes due, or a lease runs out.
 select least(
-    (select min(next_attempt_at) from backlog where state = 'pending' and not ready),
+    (select min(next_attempt_at) from backlog where next_attempt_at is not null and not ready),
     (select min(lease_until) from backlog where lease_until is not null)
 );

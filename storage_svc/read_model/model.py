@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.postgres.queries import Queries
-from storage_svc.read_model.rows import Backlog, Entry, EntryState, evolve
+from storage_svc.read_model.entries import Entry, EntryState
+from storage_svc.read_model.rows import Backlog, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,12 @@ _ENTRY_COLUMNS = (
     "media_type",
     "took_s",
     "settled_at",
+    "first_dies_at",
+    "link",
+    "asked",
+    "losses",
+    "as_is",
+    "rejected",
 )
 
 
@@ -117,6 +124,12 @@ def _backlog(outputs: list[Record]) -> Backlog:
                 media_type=output["media_type"],
                 took_s=output["took_s"],
                 settled_at=output["settled_at"],
+                first_dies_at=output["first_dies_at"],
+                link=output["link"],
+                asked=output["asked"],
+                losses=output["losses"],
+                as_is=output["as_is"],
+                rejected=output["rejected"],
             )
             for output in outputs
         ),

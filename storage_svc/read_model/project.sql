@@ -3,12 +3,12 @@
 select
     generation_id, output_index, position, user_id, provider, source_url, dies_at, turn, state,
     attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256,
-    media_type, took_s, settled_at
+    media_type, took_s, settled_at, first_dies_at, link, asked, losses, as_is, rejected
 from backlog
 where generation_id = any(:generation_ids::text[])
 order by generation_id, output_index;
 
--- name: save(generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at, turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256, media_type, took_s, settled_at)!
+-- name: save(generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at, turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key, size_bytes, sha256, media_type, took_s, settled_at, first_dies_at, link, asked, losses, as_is, rejected)!
 -- Write outputs as they are now. A row without a turn is new and takes the next one of its user.
 -- What changes nothing is not written; a new outcome ends the lease that brought it. Nor is it so
 -- much as locked (an upsert locks what it meets, also where it changes nothing): whoever leases
@@ -16,7 +16,8 @@ order by generation_id, output_index;
 insert into backlog (
     generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
     turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
-    size_bytes, sha256, media_type, took_s, settled_at, ready
+    size_bytes, sha256, media_type, took_s, settled_at, first_dies_at, link, asked, losses, as_is,
+    rejected, ready
 )
 select
     generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
@@ -27,9 +28,9 @@ select
                 select max(earlier.turn) + 1
                 from backlog as earlier
                 where earlier.user_id = written.user_id
-                    and earlier.deadline = date_bin(
+                    and earlier.first_deadline = date_bin(
                         interval '1 second',
-                        written.dies_at,
+                        coalesce(written.first_dies_at, written.dies_at),
                         timestamptz '2000-01-01 00:00:00+00'
                     )
             ),
@@ -40,14 +41,17 @@ select
                 turn is null,
                 user_id,
                 date_bin(
-                    interval '1 second', dies_at, timestamptz '2000-01-01 00:00:00+00'
+                    interval '1 second',
+                    coalesce(first_dies_at, dies_at),
+                    timestamptz '2000-01-01 00:00:00+00'
                 )
             order by position, output_index
         )
         - 1
     ),
     state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
-    size_bytes, sha256, media_type, took_s, settled_at,
+    size_bytes, sha256, media_type, took_s, settled_at, first_dies_at, link, asked, losses, as_is,
+    rejected,
     state = 'pending' and attempts = 0
 from unnest(
     :generation_id::text[], :output_index::integer[], :position::bigint[], :user_id::text[],
@@ -55,20 +59,31 @@ from unnest(
     :turn::bigint[], :state::text[], :attempts::integer[], :next_attempt_at::timestamptz[],
     :reason::text[], :detail::text[], :failed_at::timestamptz[], :bucket::text[],
     :object_key::text[], :size_bytes::bigint[], :sha256::text[], :media_type::text[],
-    :took_s::double precision[], :settled_at::timestamptz[]
+    :took_s::double precision[], :settled_at::timestamptz[], :first_dies_at::timestamptz[],
+    :link::integer[], :asked::integer[], :losses::integer[], :as_is::boolean[], :rejected::text[]
 ) as written (
     generation_id, output_index, position, user_id, provider, source_url, source_host, dies_at,
     turn, state, attempts, next_attempt_at, reason, detail, failed_at, bucket, object_key,
-    size_bytes, sha256, media_type, took_s, settled_at
+    size_bytes, sha256, media_type, took_s, settled_at, first_dies_at, link, asked, losses, as_is,
+    rejected
 )
 where not exists (
     select from backlog as same
     where same.generation_id = written.generation_id
         and same.output_index = written.output_index
-        and (same.state, same.attempts, same.reason, same.detail)
-        is not distinct from (written.state, written.attempts, written.reason, written.detail)
+        and (
+            same.state, same.attempts, same.next_attempt_at, same.reason, same.detail, same.link,
+            same.asked, same.as_is, same.rejected
+        ) is not distinct from (
+            written.state, written.attempts, written.next_attempt_at, written.reason,
+            written.detail, written.link, written.asked, written.as_is, written.rejected
+        )
 )
 on conflict on constraint one_row_per_output do update set
+    source_url = excluded.source_url,
+    source_host = excluded.source_host,
+    dies_at = excluded.dies_at,
+    first_dies_at = excluded.first_dies_at,
     state = excluded.state,
     attempts = excluded.attempts,
     next_attempt_at = excluded.next_attempt_at,
@@ -82,6 +97,11 @@ on conflict on constraint one_row_per_output do update set
     media_type = excluded.media_type,
     took_s = excluded.took_s,
     settled_at = excluded.settled_at,
+    link = excluded.link,
+    asked = excluded.asked,
+    losses = excluded.losses,
+    as_is = excluded.as_is,
+    rejected = excluded.rejected,
     ready = case
         when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
             then backlog.ready

@@ -19,15 +19,19 @@ pending as (
     from backlog, pace
     where state = 'pending'
 ),
-settled as (
+others as (
     select
+        count(*) filter (where state = 'awaiting_link') as awaiting_link,
         count(*) filter (where state = 'stored') as stored,
         count(*) filter (where state = 'lost') as lost,
+        count(*) filter (
+            where state = 'lost' and reason = 'media_type_refused' and rejected is null
+        ) as quarantined,
         coalesce(sum(size_bytes) filter (where state = 'stored'), 0)::bigint as stored_bytes
     from backlog
     where state <> 'pending'
 )
-select * from pending, settled, pace;
+select * from pending, others, pace;
 
 -- name: reasons()
 -- How many wait, by what their last attempt failed for.
@@ -38,13 +42,13 @@ group by 1
 order by outputs desc, reason;
 
 -- name: waiting(now, dies_before, reason, max_rows)
--- What waits, the soonest death first.
+-- What waits for an attempt or for a new link, the soonest death first.
 select
-    generation_id, output_index, user_id, provider, source_host, dies_at, attempts,
-    next_attempt_at, reason, detail, lease_until > :now as running
+    generation_id, output_index, user_id, provider, source_host, dies_at, attempts, state,
+    next_attempt_at, reason, detail, coalesce(lease_until > :now, false) as running
 from backlog
-where state = 'pending'
-    and (:dies_before::timestamptz is null or dies_at < :dies_before)
+where next_attempt_at is not null
+    and (:dies_before::timestamptz is null or (dies_at < :dies_before and state = 'pending'))
     and (:reason::text is null or reason = :reason)
 order by deadline, turn
 limit :max_rows;
@@ -52,9 +56,19 @@ limit :max_rows;
 -- name: lost(max_rows, reasons)
 -- What was given up on, the latest first.
 select
-    generation_id, output_index, user_id, provider, source_host, dies_at, attempts, reason, detail,
-    settled_at
+    generation_id, output_index, user_id, provider, source_host, dies_at, attempts, state, reason,
+    coalesce(detail || '; rejected: ' || rejected, detail) as detail, settled_at
 from backlog
 where state = 'lost' and (:reasons::text[] is null or reason = any(:reasons))
 order by settled_at desc
+limit :max_rows;
+
+-- name: quarantined(max_rows)
+-- What was refused for its type and waits for a person, the soonest death first.
+select
+    generation_id, output_index, user_id, provider, source_url, source_host, media_type, detail,
+    settled_at, dies_at
+from backlog
+where state = 'lost' and reason = 'media_type_refused' and rejected is null
+order by deadline, turn
 limit :max_rows;

@@ -17,8 +17,9 @@ from shared.postgres.queries import Queries
 from storage_svc.adapters.postgres_backlog import PostgresBacklog
 from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
+from storage_svc.read_model.entries import Entry, EntryState
 from storage_svc.read_model.model import HERE, NAME, BacklogModel
-from storage_svc.read_model.rows import Backlog, Entry, EntryState
+from storage_svc.read_model.rows import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -298,6 +299,8 @@ async def test_the_database_keeps_its_promises(table: Table) -> None:
         "lost_has_reason": "state = 'lost', next_attempt_at = null, settled_at = now(), "
         "ready = false",
         "lease_is_whole": "lease_owner = 'me'",
+        "awaited_was_asked_for": "state = 'awaiting_link'",
+        "rejected_is_settled": "rejected = 'a page'",
     }.items():
         with pytest.raises(asyncpg.CheckViolationError, match=constraint):
             await table.connection.execute(f"update backlog set {change}")  # noqa: S608 - literals above

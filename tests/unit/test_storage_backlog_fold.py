@@ -21,7 +21,8 @@ from shared.contracts.events import (
     StoredObject,
 )
 from shared.contracts.reasons import ReasonCode
-from storage_svc.read_model.rows import Backlog, Entry, EntryState, evolve
+from storage_svc.read_model.entries import Entry, EntryState
+from storage_svc.read_model.rows import Backlog, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
