@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.postgres.queries import Queries
 from storage_svc.read_model.entries import Entry, EntryState
@@ -78,25 +78,27 @@ class BacklogModel:
         """The backlog of a generation after one event."""
         return evolve(row, recorded)
 
-    async def save(self, connection: Connection[Record], rows: Mapping[str, Backlog]) -> None:
-        """Write them, and end the leases of what has a new outcome."""
+    def columns(self, rows: Mapping[str, Backlog]) -> dict[str, list[Any]]:
+        """What `save` writes, by column, a value for each output: also for comparing with rows."""
         written = [
             (generation_id, row, entry)
             for generation_id, row in rows.items()
             for entry in row.entries
         ]
-        await self._queries.run(
-            connection,
-            "save",
-            generation_id=[generation_id for generation_id, _, _ in written],
-            position=[row.position for _, row, _ in written],
-            user_id=[row.user_id for _, row, _ in written],
-            provider=[row.provider for _, row, _ in written],
+        return {
+            "generation_id": [generation_id for generation_id, _, _ in written],
+            "position": [row.position for _, row, _ in written],
+            "user_id": [row.user_id for _, row, _ in written],
+            "provider": [row.provider for _, row, _ in written],
             **{
                 column: [getattr(entry, column) for _, _, entry in written]
                 for column in _ENTRY_COLUMNS
             },
-        )
+        }
+
+    async def save(self, connection: Connection[Record], rows: Mapping[str, Backlog]) -> None:
+        """Write them, and end the leases of what has a new outcome."""
+        await self._queries.run(connection, "save", **self.columns(rows))
 
 
 def _backlog(outputs: list[Record]) -> Backlog:
