@@ -2,102 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import pytest
-from hypothesis import given as hypothesis_given
-from hypothesis import strategies as st
 
-from shared.contracts.envelope import Context, Envelope, seal
 from shared.contracts.events import (
-    AnyEvent,
-    GenerationCompleted,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
-    Output,
     OutputFailure,
     StorageFailed,
-    StoredObject,
 )
 from shared.contracts.reasons import ReasonCode
-from storage_svc.domain.commands import Command, RecordAttemptFailed, RecordLost, RecordStored
-from storage_svc.domain.decide import NothingToKeep, decide
-from storage_svc.domain.state import Kept, Stored, evolve, fold
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ID = "generation-1"
-
-
-def sealed(event: AnyEvent) -> Envelope:
-    return seal(event, generation_id=ID, at=NOON, context=Context(source="test"))
-
-
-def an_object(index: int, size_bytes: int = 10) -> StoredObject:
-    return StoredObject(
-        bucket="media",
-        key=f"user/{ID}/{index}-0123456789abcdef.png",
-        size_bytes=size_bytes,
-        sha256="0123456789abcdef" * 4,
-        media_type="image/png",
-    )
-
-
-def completed(count: int, *, at_once: Sequence[int] = ()) -> GenerationCompleted:
-    return GenerationCompleted(
-        user_id="user",
-        provider="sandbox",
-        model="painter",
-        outputs=tuple(
-            Output(
-                index=index,
-                source_url=f"https://media.example/{index}.png",
-                expires_at=NOON + timedelta(hours=1),
-                stored=an_object(index) if index in at_once else None,
-            )
-            for index in range(count)
-        ),
-    )
-
-
-def store(index: int, attempt: int = 1, size_bytes: int = 10) -> RecordStored:
-    return RecordStored(index, attempt, an_object(index, size_bytes), took_s=0.5)
-
-
-def fail(index: int, attempt: int = 1) -> RecordAttemptFailed:
-    return RecordAttemptFailed(
-        index, attempt, ReasonCode.BUCKET_UNAVAILABLE, "connection refused", NOON
-    )
-
-
-def lose(index: int, attempt: int = 1) -> RecordLost:
-    return RecordLost(index, attempt, ReasonCode.SOURCE_EXPIRED, "410 Gone")
-
-
-@dataclass(frozen=True)
-class Given:
-    events: tuple[AnyEvent, ...]
-    new: list[AnyEvent] = field(default_factory=list["AnyEvent"])
-
-    def when(self, command: Command) -> Given:
-        state = fold(sealed(event) for event in (*self.events, *self.new))
-        return replace(self, new=[*self.new, *decide(command, state)])
-
-    def then(self, *types: type[AnyEvent]) -> None:
-        assert [type(event) for event in self.new] == list(types)
-
-    def then_nothing_happens(self) -> None:
-        self.then()
-
-
-def given(*events: AnyEvent) -> Given:
-    return Given(events)
+from storage_svc.domain.commands import (
+    Command,
+    ReleaseQuarantined,
+)
+from storage_svc.domain.decide import NothingToKeep
+from storage_svc.domain.state import Kept, Missing, Stored, fold
+from tests.storage_given import ID, an_object, ask, completed, fail, given, lose, sealed, store
 
 
 def test_the_last_missing_output_completes_the_migration_in_the_same_decision() -> None:
@@ -181,6 +105,26 @@ def test_storage_failed_adds_nothing_that_the_completion_did_not_say() -> None:
     given(completed(1), failed).when(store(0)).then(MediaStored, MigrationCompleted)
 
 
+def test_what_was_given_up_on_and_fails_again_is_recorded_and_waits_like_all_else() -> None:
+    again = given(completed(1)).when(lose(0, 1)).when(fail(0, 2))
+    again.then(MediaLost, MigrationAttemptFailed)
+    output = again.output()
+    assert isinstance(output, Missing)
+    assert (output.past.attempts, output.past.losses) == (2, 1)
+
+
+def test_what_a_slower_worker_says_does_not_bring_back_what_was_given_up_on() -> None:
+    given(completed(1)).when(lose(0, 2)).when(fail(0, 2)).then(MediaLost)
+
+
+def test_what_was_given_up_on_may_be_lost_again_under_another_id() -> None:
+    twice = given(completed(1)).when(lose(0, 1)).when(lose(0, 2)).when(lose(0, 2))
+    twice.then(MediaLost, MediaLost)
+    first, second = (sealed(event).id for event in twice.new)
+    assert first == f"{ID}:velro.storage.media_lost.v1:0", "as it always was"
+    assert second == f"{ID}:velro.storage.media_lost.v1:0-2"
+
+
 def test_a_long_detail_is_cut_to_what_an_event_takes() -> None:
     command = replace(fail(0), detail="x" * 5000)
     (event,) = given(completed(1)).when(command).new
@@ -188,46 +132,13 @@ def test_a_long_detail_is_cut_to_what_an_event_takes() -> None:
     assert len(event.detail) == 2000
 
 
-@pytest.mark.parametrize("command", [store(0), fail(0), lose(0)])
+@pytest.mark.parametrize("command", [store(0), fail(0), lose(0), ask(0)])
 def test_nothing_is_said_about_a_generation_that_is_not_completed(command: Command) -> None:
     with pytest.raises(NothingToKeep):
         given().when(command)
 
 
-@pytest.mark.parametrize("command", [store(2), fail(2), lose(2)])
+@pytest.mark.parametrize("command", [store(2), fail(2), lose(2), ask(2), ReleaseQuarantined(2)])
 def test_nothing_is_said_about_an_output_that_does_not_exist(command: Command) -> None:
     with pytest.raises(NothingToKeep):
         given(completed(2)).when(command)
-
-
-COUNT = 3
-indexes = st.integers(0, COUNT - 1)
-attempts = st.integers(1, 4)
-commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(store, indexes, attempts),
-    st.builds(fail, indexes, attempts),
-    st.builds(lose, indexes, attempts),
-)
-
-
-@hypothesis_given(
-    st.sets(st.integers(0, COUNT - 1), max_size=COUNT - 1), st.lists(commands, max_size=25)
-)
-def test_any_history_that_was_accepted_replays_and_no_decision_is_made_twice(
-    at_once: set[int], commands: list[Command]
-) -> None:
-    first = completed(COUNT, at_once=sorted(at_once))
-    history: list[AnyEvent] = [first]
-    for command in commands:
-        history.extend(decide(command, fold(map(sealed, history))))
-        assert decide(command, fold(map(sealed, history))) == []
-
-    ids = [sealed(event).id for event in history]
-    assert len(ids) == len(set(ids)), "no fact is said twice"
-
-    state = fold(map(sealed, history))
-    assert isinstance(state, Kept)
-    all_stored = all(isinstance(output, Stored) for output in state.outputs.values())
-    assert state.migration_completed == all_stored
-    for event in history:
-        assert evolve(state, sealed(event)) == state, "an event read again changes nothing"
