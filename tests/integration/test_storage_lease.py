@@ -273,6 +273,47 @@ async def test_a_person_may_take_what_waits(table: Table) -> None:
     assert [lease.ref for lease in leases] == [OutputRef("one", 0)]
 
 
+async def test_what_awaits_a_link_is_left_alone_until_its_time_is_over(table: Table) -> None:
+    await table.add("awaiting", NOON + HOUR)
+    await table.failed("awaiting", attempt=1, retry_at=NOON + MINUTE)
+    await table.change(
+        "awaiting", state=EntryState.AWAITING_LINK, next_attempt_at=NOON + MINUTE, asked=1
+    )
+    assert await table.order(now=NOON) == []
+    assert await table.backlog.next_due() == NOON + MINUTE
+    assert await table.order(now=NOON + MINUTE) == ["awaiting"]
+    summary = await PostgresReport(table.pool).summary(NOON)
+    assert (summary.pending, summary.awaiting_link) == (0, 1)
+
+
+async def test_a_new_link_stands_where_its_own_death_puts_it(table: Table) -> None:
+    await table.add("renewed", NOON - MINUTE)
+    await table.add("soon", NOON + MINUTE)
+    await table.add("late", NOON + 3 * HOUR)
+    await table.change(
+        "renewed",
+        attempts=1,
+        dies_at=NOON + HOUR,
+        first_dies_at=NOON - MINUTE,
+        source_url="https://new.example/0",
+        link=1,
+        asked=1,
+    )
+    leases = await table.lease(10)
+    assert [lease.generation_id for lease in leases] == ["soon", "renewed", "late"]
+    assert (leases[1].source_host, leases[1].dies_at) == ("new.example", NOON + HOUR)
+
+
+async def test_turns_among_users_do_not_change_when_a_link_is_renewed(table: Table) -> None:
+    await table.add("one", NOON + HOUR)
+    await table.change(
+        "one", attempts=1, dies_at=NOON + 2 * HOUR, first_dies_at=NOON + HOUR, link=1
+    )
+    await table.add("two", NOON + HOUR)
+    turns = await table.connection.fetch("select turn from backlog order by generation_id")
+    assert [row["turn"] for row in turns] == [0, 1], "as if both had been written at once"
+
+
 async def test_two_processes_at_once_never_lease_the_same_output(table: Table) -> None:
     for number in range(60):
         await table.add(f"g{number}", NOON + HOUR + number * MINUTE)

@@ -11,12 +11,18 @@ from shared.contracts.events import (
     AnyEvent,
     GenerationCompleted,
     GenerationRequested,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
     Output,
     OutputFailure,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+    RenewedLink,
     StorageFailed,
     StoredObject,
 )
@@ -81,6 +87,22 @@ def failed(attempt: int) -> MigrationAttemptFailed:
 
 
 LOST = MediaLost(index=0, attempt=2, reason=ReasonCode.SOURCE_EXPIRED, detail="410 Gone")
+QUARANTINED = MediaLost(
+    index=0,
+    attempt=2,
+    reason=ReasonCode.MEDIA_TYPE_REFUSED,
+    detail="the bytes are an HTML page",
+    media_type="text/html",
+)
+ASKED = RefetchRequested(request=1, indexes=(0,), answer_by=NOON + timedelta(minutes=15))
+RENEWED = LinksRenewed(
+    request=1,
+    links=(
+        RenewedLink(
+            index=0, source_url="https://new.example/0", expires_at=DIES_AT + timedelta(days=1)
+        ),
+    ),
+)
 STORED = MediaStored(index=0, attempt=3, object=OBJECT, took_s=0.2)
 
 
@@ -150,6 +172,49 @@ def test_bytes_that_turn_up_after_giving_up_are_kept() -> None:
 def test_what_is_stored_cannot_be_lost_any_more() -> None:
     once = after(completed(None), STORED)
     assert after(completed(None), STORED, LOST, failed(4)) == once
+
+
+def test_what_was_given_up_on_and_fails_again_waits_for_its_next_attempt() -> None:
+    (entry,) = entries(completed(None), LOST, failed(3))
+    assert entry.state is EntryState.PENDING
+    assert (entry.attempts, entry.reason) == (3, "bucket_unavailable")
+    assert entry.next_attempt_at == NOON + timedelta(minutes=3)
+    assert entry.settled_at is None
+
+
+def test_a_dead_link_waits_for_a_new_one_until_its_time_is_over() -> None:
+    (entry,) = entries(completed(None), failed(1), ASKED)
+    assert entry.state is EntryState.AWAITING_LINK
+    assert entry.next_attempt_at == ASKED.answer_by
+
+
+def test_a_new_link_is_ordered_by_its_own_death_and_may_be_copied_at_once() -> None:
+    (entry,) = entries(completed(None), failed(1), ASKED, RENEWED)
+    assert entry.state is EntryState.PENDING
+    assert (entry.source_url, entry.source_host) == ("https://new.example/0", "new.example")
+    assert (entry.dies_at, entry.first_dies_at) == (DIES_AT + timedelta(days=1), DIES_AT)
+    assert entry.next_attempt_at == NOON + timedelta(seconds=4)
+
+
+def test_a_link_that_is_not_renewed_is_due_at_once() -> None:
+    refused = LinksNotRenewed(request=1, detail="forgotten")
+    (entry,) = entries(completed(None), failed(1), ASKED, refused)
+    assert entry.state is EntryState.AWAITING_LINK
+    assert entry.next_attempt_at == NOON + timedelta(seconds=4)
+
+
+def test_what_is_released_waits_to_be_copied_as_it_is() -> None:
+    released = QuarantineReleased(index=0, attempt=2)
+    (entry,) = entries(completed(None), QUARANTINED)
+    assert (entry.state, entry.media_type) == (EntryState.LOST, "text/html")
+    (entry,) = entries(completed(None), QUARANTINED, released)
+    assert (entry.state, entry.as_is, entry.media_type) == (EntryState.PENDING, True, None)
+
+
+def test_what_is_rejected_stays_lost_and_says_why() -> None:
+    rejected = QuarantineRejected(index=0, attempt=2, detail="a page")
+    (entry,) = entries(completed(None), QUARANTINED, rejected, failed(3))
+    assert (entry.state, entry.rejected) == (EntryState.LOST, "a page")
 
 
 def test_one_failed_output_never_drops_or_moves_the_others() -> None:

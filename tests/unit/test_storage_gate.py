@@ -107,6 +107,11 @@ def test_a_host_that_answers_about_one_output_is_well() -> None:
     assert not gate_after(*outcomes).admits(NOON, free=8, running=0).closed_hosts
 
 
+def test_what_was_not_fetched_says_nothing_about_its_host() -> None:
+    waited = LostNow(ReasonCode.SOURCE_UNAVAILABLE, "no new link", tried=False)
+    assert not gate_after(*[waited] * TRIPS_AFTER).admits(NOON, free=8, running=0).closed_hosts
+
+
 def test_failures_between_successes_open_nothing() -> None:
     outcomes = [failed(ReasonCode.BUCKET_UNAVAILABLE), STORED] * TRIPS_AFTER
     assert not gate_after(*outcomes).bucket_is_away

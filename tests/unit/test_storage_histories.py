@@ -23,13 +23,6 @@ from storage_svc.domain.decide import NotQuarantined, decide
 from storage_svc.domain.state import AwaitingLink, Kept, Lost, Missing, Stored, evolve, fold
 from storage_svc.read_model import rows
 from storage_svc.read_model.entries import Entry, EntryState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from storage_svc.domain.state import OutputState
-    from storage_svc.read_model.rows import Backlog
-
 from tests.storage_given import (
     LATER,
     NOON,
@@ -43,6 +36,13 @@ from tests.storage_given import (
     sealed,
     store,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage_svc.domain.state import OutputState
+    from storage_svc.read_model.rows import Backlog
+
 
 COUNT = 3
 indexes = st.integers(0, COUNT - 1)

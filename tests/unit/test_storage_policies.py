@@ -15,6 +15,7 @@ from storage_svc.domain.policies import (
     SHORTEST_DELAY,
     FailedAttempt,
     GiveUp,
+    Refetch,
     TryAgain,
     answer_to,
     retry_at,
@@ -112,6 +113,40 @@ def test_everything_else_is_tried_again_while_the_link_lives(reason: ReasonCode)
 @pytest.mark.parametrize("reason", sorted(set(ReasonCode) - set(OUR_SIDE)))
 def test_a_dead_link_that_does_not_deliver_is_given_up(reason: ReasonCode) -> None:
     assert answer_to(replace(DEAD, reason=reason)) == GiveUp()
+
+
+@pytest.mark.parametrize("reason", sorted(set(ReasonCode) - set(OUR_SIDE) - set(REFUSED_CONTENT)))
+def test_a_dead_link_is_asked_for_again_where_somebody_can_be_asked(reason: ReasonCode) -> None:
+    assert answer_to(replace(DEAD, reason=reason, may_ask=True)) == Refetch()
+
+
+@pytest.mark.parametrize("reason", REFUSED_CONTENT)
+def test_a_new_link_would_lead_to_the_same_content(reason: ReasonCode) -> None:
+    assert answer_to(replace(DEAD, reason=reason, may_ask=True)) == GiveUp()
+
+
+@pytest.mark.parametrize("reason", OUR_SIDE)
+def test_no_new_link_is_asked_for_because_of_our_own_bucket(reason: ReasonCode) -> None:
+    assert isinstance(answer_to(replace(DEAD, reason=reason, may_ask=True)), TryAgain)
+
+
+@pytest.mark.parametrize("reason", [ReasonCode.SOURCE_EXPIRED, ReasonCode.SOURCE_FORBIDDEN])
+def test_a_living_link_that_refuses_twice_is_asked_for_again(reason: ReasonCode) -> None:
+    refused = replace(FAILED, reason=reason, may_ask=True)
+    assert isinstance(answer_to(refused), TryAgain)
+    assert answer_to(replace(refused, previous_reason=reason)) == Refetch()
+
+
+def test_a_living_link_that_forbids_is_tried_on_where_nobody_can_be_asked() -> None:
+    forbidden = ReasonCode.SOURCE_FORBIDDEN
+    again = replace(FAILED, reason=forbidden, previous_reason=forbidden)
+    assert isinstance(answer_to(again), TryAgain)
+
+
+def test_a_source_that_is_down_is_tried_on_while_its_link_lives() -> None:
+    down = ReasonCode.SOURCE_UNAVAILABLE
+    again = replace(FAILED, reason=down, previous_reason=down, may_ask=True)
+    assert isinstance(answer_to(again), TryAgain)
 
 
 @pytest.mark.parametrize("reason", OUR_SIDE)

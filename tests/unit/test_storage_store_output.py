@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,16 @@ from shared.contracts.envelope import Context, seal
 from shared.contracts.events import (
     AnyEvent,
     GenerationCompleted,
+    LinksNotRenewed,
+    LinksRenewed,
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
     Output,
+    QuarantineRejected,
+    RefetchRequested,
+    RenewedLink,
     StoredObject,
 )
 from shared.contracts.reasons import ReasonCode
@@ -27,12 +32,13 @@ from storage_svc.application.backlog import OutputRef
 from storage_svc.application.recording import Recorder
 from storage_svc.application.store_output import (
     AlreadySettled,
+    AwaitsLink,
     FailedNow,
     LostNow,
     StoredNow,
     StoreOutput,
 )
-from storage_svc.domain.commands import RecordStored
+from storage_svc.domain.commands import RecordStored, RejectQuarantined
 from storage_svc.domain.decide import NothingToKeep
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ID = "generation-1"
+GONE = CopyFailed(ReasonCode.SOURCE_EXPIRED, "410 Gone")
+AFTER_DEATH = NOON + timedelta(hours=2)
 FIRST, SECOND = OutputRef(ID, 0), OutputRef(ID, 1)
 
 
@@ -86,11 +94,12 @@ class Scene:
     def store(self) -> StoreOutput:
         return StoreOutput(self.copier, self.recorder, clock=lambda: self.now, jitter=lambda: 1.0)
 
-    async def completed(self, outputs: int = 1) -> None:
+    async def completed(self, outputs: int = 1, *, request_id: str | None = None) -> None:
         event = GenerationCompleted(
             user_id="ann",
             provider="sandbox",
             model="painter",
+            request_id=request_id,
             outputs=tuple(
                 Output(
                     index=index,
@@ -107,6 +116,14 @@ class Scene:
             context=Context(source="generation_svc", correlation_id="request-9"),
         )
         await self.log.append("generation", ID, [envelope], expected=NOTHING_YET)
+
+    async def hears(self, event: LinksRenewed | LinksNotRenewed) -> None:
+        """The generation service's word."""
+        history = await self.log.load("generation", ID)
+        envelope = seal(
+            event, generation_id=ID, at=self.now, context=Context(source="generation_svc")
+        )
+        await self.log.append("generation", ID, [envelope], expected=history.version)
 
     async def said(self) -> list[type[AnyEvent]]:
         history = await self.log.load("storage", ID)
@@ -180,6 +197,98 @@ async def test_a_person_may_try_again_what_was_given_up_on() -> None:
     await scene.store(FIRST)
     assert isinstance(await scene.store(FIRST, even_if_lost=True), StoredNow)
     assert await scene.said() == [MediaLost, MediaStored, MigrationCompleted]
+
+
+async def test_a_retry_of_what_was_given_up_on_that_fails_is_recorded_and_comes_again() -> None:
+    away = CopyFailed(ReasonCode.BUCKET_UNAVAILABLE, "refused")
+    scene = Scene(ScriptedCopier([CopyFailed(ReasonCode.TOO_LARGE, "3 GiB"), away]))
+    await scene.completed()
+    await scene.store(FIRST)
+    assert isinstance(await scene.store(FIRST, even_if_lost=True), FailedNow)
+    assert await scene.said() == [MediaLost, MigrationAttemptFailed]
+    assert isinstance(await scene.store(FIRST), StoredNow), "a worker goes on with it"
+
+
+async def test_what_was_given_up_on_is_not_retried_for_ever() -> None:
+    too_large = CopyFailed(ReasonCode.TOO_LARGE, "3 GiB")
+    scene = Scene(ScriptedCopier([too_large, too_large]))
+    await scene.completed()
+    await scene.store(FIRST)
+    assert isinstance(await scene.store(FIRST, even_if_lost=True), LostNow)
+    assert await scene.store(FIRST) == AlreadySettled()
+    assert await scene.said() == [MediaLost, MediaLost]
+
+
+async def test_what_a_person_rejected_is_not_copied_whoever_asks() -> None:
+    scene = Scene(ScriptedCopier([CopyFailed(ReasonCode.MEDIA_TYPE_REFUSED, "a page")]))
+    await scene.completed()
+    await scene.store(FIRST)
+    await scene.recorder.record(ID, RejectQuarantined(0, "a page"))
+    outcome = await scene.store(FIRST, even_if_lost=True)
+    assert isinstance(outcome, AlreadySettled)
+    assert outcome.how == "was rejected for good: a page"
+    assert await scene.said() == [MediaLost, QuarantineRejected]
+
+
+async def test_a_dead_link_of_a_request_of_ours_is_asked_for_again() -> None:
+    scene = Scene(ScriptedCopier([GONE]), now=AFTER_DEATH)
+    await scene.completed(request_id="request-7")
+    answer_by = AFTER_DEATH + timedelta(minutes=15)
+    awaits = AwaitsLink(ReasonCode.SOURCE_EXPIRED, "410 Gone", answer_by)
+    assert await scene.store(FIRST) == awaits
+    assert await scene.store(FIRST) == replace(awaits, tried=False), "and is left alone meanwhile"
+    assert await scene.said() == [MigrationAttemptFailed, RefetchRequested]
+    assert len(scene.copier.orders) == 1
+
+
+async def test_a_new_link_is_what_is_copied_then() -> None:
+    scene = Scene(ScriptedCopier([GONE]), now=AFTER_DEATH)
+    await scene.completed(request_id="request-7")
+    await scene.store(FIRST)
+    await scene.hears(new_link(1))
+    assert isinstance(await scene.store(FIRST), StoredNow)
+    assert scene.copier.orders[-1].source_url == "https://media.example/new-1.png"
+    assert scene.copier.orders[-1].dies_at == AFTER_DEATH + timedelta(hours=1)
+
+
+async def test_new_links_are_asked_for_so_often_and_no_more() -> None:
+    scene = Scene(ScriptedCopier([GONE] * 3), now=AFTER_DEATH)
+    await scene.completed(request_id="request-7")
+    for request in (1, 2):
+        assert isinstance(await scene.store(FIRST), AwaitsLink)
+        await scene.hears(new_link(request, lives=timedelta(0)))
+    assert isinstance(await scene.store(FIRST), LostNow)
+    assert await scene.store(FIRST) == AlreadySettled()
+
+
+async def test_a_person_who_retries_asks_for_one_more_link() -> None:
+    scene = Scene(ScriptedCopier([GONE] * 4), now=AFTER_DEATH)
+    await scene.completed(request_id="request-7")
+    for request in (1, 2):
+        await scene.store(FIRST)
+        await scene.hears(new_link(request, lives=timedelta(0)))
+    await scene.store(FIRST)
+    assert isinstance(await scene.store(FIRST, even_if_lost=True), AwaitsLink)
+
+
+@pytest.mark.parametrize("wait", [timedelta(0), timedelta(minutes=15)])
+async def test_a_link_that_is_refused_or_overdue_is_said_to_be_lost(wait: timedelta) -> None:
+    scene = Scene(ScriptedCopier([GONE]), now=AFTER_DEATH)
+    await scene.completed(request_id="request-7")
+    await scene.store(FIRST)
+    if not wait:
+        await scene.hears(LinksNotRenewed(request=1, detail="forgotten"))
+    scene.now += wait
+    outcome = await scene.store(FIRST)
+    assert isinstance(outcome, LostNow)
+    assert (outcome.reason, outcome.tried) == (ReasonCode.SOURCE_EXPIRED, False)
+    assert len(scene.copier.orders) == 1, "its link is not asked again for that"
+
+
+def new_link(request: int, *, lives: timedelta = timedelta(hours=1)) -> LinksRenewed:
+    url = f"https://media.example/new-{request}.png"
+    link = RenewedLink(index=0, source_url=url, expires_at=AFTER_DEATH + lives)
+    return LinksRenewed(request=request, links=(link,))
 
 
 async def test_whatever_breaks_is_seen_as_a_failed_attempt() -> None:
