@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-import asyncpg
 import structlog
 
 from shared.contracts.envelope import Recorded
-from shared.projection.batch import Unreadable
 from shared.projection.errors import PoisonedEvent, Superseded
+from shared.projection.folding import NOT_STORABLE, fold, save_one
+from shared.projection.kept import Marks, marks_of
+from shared.projection.stuck import ending_when_stuck
 from shared.projection.tables import QUERIES, Checkpoint, channel_of
 
 if TYPE_CHECKING:
@@ -19,22 +20,15 @@ if TYPE_CHECKING:
 
     from asyncpg import Connection, Record
 
-    from shared.projection.batch import Batch
+    from shared.projection.batch import Batch, Unreadable
     from shared.projection.port import ReadModel
 
 _log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 
-# What Postgres, or asyncpg before it, says of a value that no table takes, such as a text with a
-# NUL in it: trying again changes nothing.
-_NOT_STORABLE: Final = (
-    asyncpg.exceptions.DataError,
-    asyncpg.exceptions.IntegrityConstraintViolationError,
-    asyncpg.exceptions.ProgramLimitExceededError,
-    ValueError,  # asyncpg's own DataError is one; its name is hidden by the server's
-)
 _LONGEST_REASON: Final = 2000
+_FOLLOWS: Final = "an earlier event of this generation is parked"
 
 
 class Poison(Enum):
@@ -58,6 +52,16 @@ class Parked:
     reason: str
 
 
+def storable(reason: str) -> str:
+    """A reason as the table takes it: no NUL, which may be just what is wrong with the event."""
+    return reason.replace("\0", "\\0")[:_LONGEST_REASON]
+
+
+def follows(position: int) -> str:
+    """Why an event is parked that nothing is wrong with."""
+    return f"follows position {position}, which is parked"
+
+
 class Applier(Generic[Row]):
     """Applies batches to one schema over one connection.
 
@@ -73,19 +77,32 @@ class Applier(Generic[Row]):
         model: ReadModel[Row],
         *,
         poison: Poison,
+        fold_limit_s: float | None = None,
     ) -> None:
+        """Write over this connection, whose search path names the schema.
+
+        Args:
+            connection: used by nobody else while a batch is applied.
+            schema: the name under which others are told of new positions.
+            model: whose tables they are.
+            poison: what an event that cannot be applied does.
+            fold_limit_s: the process ends when folding one batch takes longer; None: it waits.
+        """
         self._connection = connection
         self._channel = channel_of(schema)
         self._model = model
         self._poison = poison
+        self._fold_limit_s = fold_limit_s
+        self._marks = Marks()
         self.parked: set[str] = set()
         self.parked_count = 0
 
     async def begin(self) -> None:
-        """Learn which generations are parked."""
+        """Learn which generations are parked, and what is known of single events."""
         rows = await QUERIES.rows(self._connection, "parked_generations")
         self.parked = {row["generation_id"] for row in rows}
         self.parked_count = await QUERIES.value(self._connection, "parked_count")
+        self._marks = await marks_of(self._connection, self._model.name)
 
     async def apply(self, batch: Batch, checkpoint: Checkpoint) -> Checkpoint:
         """Write what the batch changes, and the checkpoint behind it.
@@ -96,7 +113,7 @@ class Applier(Generic[Row]):
         """
         try:
             parked = await self._transaction(batch, checkpoint, one_by_one=False)
-        except _NOT_STORABLE:
+        except NOT_STORABLE:
             # One row of many cannot be written: find out which.
             parked = await self._transaction(batch, checkpoint, one_by_one=True)
         self.parked.update(event.generation_id for event in parked)
@@ -132,67 +149,47 @@ class Applier(Generic[Row]):
                     "another projector or a rebuild moved it"
                 )
             rows = await model.load(connection, list(batch.histories))
-            parked: list[Parked] = []
-            changed: dict[str, Row] = {}
-            for generation_id, history in batch.histories.items():
-                before = rows.get(generation_id)
-                if one_by_one:
-                    applied, reason = await self._save_one(generation_id, before, history)
-                else:
-                    after, applied, reason = self._fold(generation_id, before, history)
-                    if after is not None and after is not before:
-                        changed[generation_id] = after
-                if applied < len(history):
-                    parked += self._parked(batch, generation_id, history[applied:], reason)
+            if one_by_one:
+                changed: dict[str, Row] = {}
+                parked = await self._save_one_by_one(batch, rows)
+            else:
+                changed, parked = self._fold(batch, rows)
             if changed:
                 await model.save(connection, changed)
             if parked:
                 await self._park(parked)
         return parked
 
-    def _fold(
-        self, generation_id: str, row: Row | None, history: Sequence[Recorded | Unreadable]
-    ) -> tuple[Row | None, int, str]:
-        """The row after as many events as can be applied, how many, and why not more."""
-        if generation_id in self.parked:
-            return row, 0, "an earlier event of this generation is parked"
-        evolve = self._model.evolve
-        for applied, event in enumerate(history):
-            if isinstance(event, Unreadable):
-                return row, applied, event.reason
-            try:
-                row = evolve(row, event)
-            except Exception as error:  # noqa: BLE001 - whatever a fold raises, its event is poison
-                return row, applied, f"{type(error).__name__}: {error}"
-        return row, len(history), ""
+    def _fold(self, batch: Batch, rows: dict[str, Row]) -> tuple[dict[str, Row], list[Parked]]:
+        """The rows that the batch changes, and the events that cannot be applied."""
+        changed: dict[str, Row] = {}
+        parked: list[Parked] = []
+        with ending_when_stuck(self._fold_limit_s):
+            for generation_id, history in batch.histories.items():
+                before = rows.get(generation_id)
+                if generation_id in self.parked:
+                    parked += self._parked(batch, generation_id, history, _FOLLOWS)
+                    continue
+                after, applied, reason = fold(self._model, before, history, self._marks)
+                if after is not None and after is not before:
+                    changed[generation_id] = after
+                if applied < len(history):
+                    parked += self._parked(batch, generation_id, history[applied:], reason)
+        return changed, parked
 
-    async def _save_one(
-        self, generation_id: str, before: Row | None, history: Sequence[Recorded | Unreadable]
-    ) -> tuple[int, str]:
-        """Save as much of one generation as can be: how many events that is, and why not more."""
-        after, foldable, reason = self._fold(generation_id, before, history)
-        refused = await self._try_to_save(generation_id, before, after)
-        if refused is None:
-            return foldable, reason
-        # Some event made a row that cannot be written: the first one is where it stops.
-        for applied in range(foldable):
-            after, _, _ = self._fold(generation_id, before, history[: applied + 1])
-            if refused := await self._try_to_save(generation_id, before, after):
-                return applied, refused
-        raise AssertionError("the whole history was refused, so its last event was")
-
-    async def _try_to_save(
-        self, generation_id: str, before: Row | None, after: Row | None
-    ) -> str | None:
-        """Save one row; None, or why it cannot be written."""
-        if after is None or after is before:
-            return None
-        try:
-            async with self._connection.transaction():
-                await self._model.save(self._connection, {generation_id: after})
-        except _NOT_STORABLE as error:
-            return f"{type(error).__name__}: {error}"
-        return None
+    async def _save_one_by_one(self, batch: Batch, rows: dict[str, Row]) -> list[Parked]:
+        """The same, each row saved by itself, to find those that cannot be."""
+        parked: list[Parked] = []
+        for generation_id, history in batch.histories.items():
+            applied, reason = 0, _FOLLOWS
+            if generation_id not in self.parked:
+                before = rows.get(generation_id)
+                applied, reason = await save_one(
+                    self._connection, self._model, generation_id, before, history, marks=self._marks
+                )
+            if applied < len(history):
+                parked += self._parked(batch, generation_id, history[applied:], reason)
+        return parked
 
     def _parked(
         self,
@@ -211,12 +208,7 @@ class Applier(Generic[Row]):
                 event_type=(
                     event.envelope.type if isinstance(event, Recorded) else event.event_type
                 ),
-                # Postgres takes no NUL, and what is wrong with the event may be just that.
-                reason=(
-                    reason.replace("\0", "\\0")[:_LONGEST_REASON]
-                    if event.position == first
-                    else f"follows position {first}, which is parked"
-                ),
+                reason=storable(reason) if event.position == first else follows(first),
             )
             for event in events
         ]

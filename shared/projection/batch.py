@@ -74,6 +74,14 @@ class Decoding:
                 await asyncio.sleep(0)
         return Batch(records, histories, event_fingerprint(records[-1].data))
 
+    def undecoded(self, record: RawRecord, reason: str) -> Batch:
+        """A batch of one record that is not even to be decoded, for this reason."""
+        event = Unreadable(record.position, None, reason)
+        histories: dict[str, list[Recorded | Unreadable]] = {
+            self._generation_id(record.subject): [event]
+        }
+        return Batch([record], histories, event_fingerprint(record.data))
+
     def _event(self, record: RawRecord) -> Recorded | Unreadable:
         try:
             envelope = self._codec.decode(record.data)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
+from uuid import UUID, uuid4
 
 import asyncpg
 import structlog
@@ -21,8 +21,10 @@ from shared.errors import VelroError
 from shared.event_log.port import LogMismatch
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.projection.applying import Applier, Poison
+from shared.projection.attempts import Attempts
 from shared.projection.errors import SchemaOutdated, Superseded
 from shared.projection.reading import reading_ahead
+from shared.projection.standing import ProjectorHealth, ProjectorState, ProjectorTiming
 from shared.projection.tables import QUERIES, ensure, recognise
 
 if TYPE_CHECKING:
@@ -35,67 +37,14 @@ if TYPE_CHECKING:
     from shared.projection.port import ReadModel
     from shared.projection.tables import Checkpoint
 
+__all__ = ["Projector", "ProjectorHealth", "ProjectorState", "ProjectorTiming"]
+
 _log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 
 # The tables were taken away beneath the projector: `ensure` makes them again.
 _TABLES_GONE = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
-
-
-class ProjectorState(StrEnum):
-    """What a projector is doing."""
-
-    STARTING = "starting"
-    STANDING_BY = "standing by"  # another process projects
-    PROJECTING = "projecting"
-    WAITING = "waiting"  # for Postgres or the log to come back
-    REFUSING = "refusing"  # until a person rebuilds or restores
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectorHealth:
-    """How a projector does.
-
-    Attributes:
-        position: of the last event whose effect this process wrote or found; None before that.
-        log_end: the log's last position when asked; None when it did not answer.
-        last_progress_at: when a batch was last written here.
-        parked: how many events are put aside.
-        reason: why it waits or refuses.
-    """
-
-    state: ProjectorState
-    position: int | None
-    log_end: int | None
-    last_progress_at: datetime | None
-    parked: int
-    reason: str | None
-
-    @property
-    def lag(self) -> int | None:
-        """How many events the read model is behind; None where that is not known."""
-        if self.position is None or self.log_end is None:
-            return None
-        return max(self.log_end - self.position, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectorTiming:
-    """How often and for how long a projector tries.
-
-    Attributes:
-        standby_interval_s: between two tries to become the active one.
-        first_pause_s: after the first failure; it doubles with each further one.
-        longest_pause_s: the most that it grows to.
-        drain_s: how long stopping waits for the batch that is being written.
-    """
-
-    standby_interval_s: float = 1.0
-    first_pause_s: float = 0.1
-    longest_pause_s: float = 5.0
-    drain_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -125,6 +74,7 @@ class Projector(Generic[Row]):
     _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     # Done when there is no point in waiting for more events: told to stop, or the lock is lost.
     _interrupted: asyncio.Future[None] | None = field(default=None, init=False)
+    _process: UUID = field(default_factory=uuid4, init=False)
 
     def __post_init__(self) -> None:
         self.schema = self.schema or self.model.name
@@ -235,13 +185,42 @@ class Projector(Generic[Row]):
         checkpoint = await ensure(connection, self.schema, self.model)
         self._standing.position = checkpoint.position
         await recognise(self.log, checkpoint)
-        applier = Applier(connection, self.schema, self.model, poison=Poison.PARK)
+        timing = self.timing
+        applier = Applier(
+            connection,
+            self.schema,
+            self.model,
+            poison=Poison.PARK,
+            fold_limit_s=timing.fold_limit_s,
+        )
         await applier.begin()
         self._standing.parked = applier.parked_count
+        attempts = Attempts(
+            connection, self.model.name, process=self._process, most=timing.attempts
+        )
+        careful_until = await attempts.begin(checkpoint.position, await self.log.last_position())
         self._enter(ProjectorState.PROJECTING)
+        if careful_until > checkpoint.position:
+            checkpoint = await self._carefully(applier, attempts, checkpoint, careful_until)
         async with reading_ahead(self.log, self.decoding, after=checkpoint.position) as ahead:
             while (batch := await ahead.next(interrupted)) is not None:
                 checkpoint = await self._write(applier, batch, checkpoint)
+        if not connection.is_closed():
+            await attempts.end()
+
+    async def _carefully(
+        self, applier: Applier[Row], attempts: Attempts, checkpoint: Checkpoint, until: int
+    ) -> Checkpoint:
+        """Apply events one at a time, because a process died over one of them."""
+        async with aclosing(self.log.read(after=checkpoint.position, until=until)) as source:
+            async for records in source:
+                for record in records:
+                    if self._stop.is_set():
+                        return checkpoint
+                    batch = await attempts.batch(record, self.decoding)
+                    checkpoint = await self._write(applier, batch, checkpoint)
+        await attempts.survived(checkpoint.position)
+        return checkpoint
 
     async def _write(
         self, applier: Applier[Row], batch: Batch, checkpoint: Checkpoint

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.event_log.port import LogMismatch
 from shared.postgres.queries import Queries
 from shared.projection.errors import SchemaOutdated
+from shared.projection.kept import ensure_kept
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -63,6 +64,7 @@ async def ensure(connection: Connection[Record], schema: str, model: ReadModel[A
     """
     async with connection.transaction():
         await QUERIES.row(connection, "lock_schema_making", schema_name=schema)
+        await ensure_kept(connection)
         if not await QUERIES.value(connection, "exists_in", schema_name=schema):
             await create(connection, schema, model)
     found = await QUERIES.row(connection, "checkpoint")
@@ -76,6 +78,7 @@ async def ensure(connection: Connection[Record], schema: str, model: ReadModel[A
 
 async def create(connection: Connection[Record], schema: str, model: ReadModel[Any]) -> None:
     """Make the tables, empty, in a schema that holds none. Inside the caller's transaction."""
+    await ensure_kept(connection)
     await connection.execute(f'create schema if not exists "{schema}"')
     await connection.execute(QUERIES.sql("create_own"))
     await connection.execute(model.schema_sql)

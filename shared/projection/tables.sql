@@ -91,3 +91,43 @@ select distinct generation_id from parked_events;
 -- name: parked_count()$
 -- How many events are put aside.
 select count(*) from parked_events;
+
+-- name: parked(generation_id)
+-- What is put aside, of one generation or of all, in the log's order.
+select position, subject, generation_id, event_type, reason, parked_at
+from parked_events
+where :generation_id::text is null or generation_id = :generation_id
+order by position;
+
+-- name: parked_first(most)
+-- Of each generation that is put aside the event that began it, and how many follow.
+select
+    first.position, first.subject, first.generation_id, first.event_type, first.reason,
+    first.parked_at, counted.events - 1 as following
+from (
+    select generation_id, min(position) as position, count(*) as events
+    from parked_events
+    group by generation_id
+    order by min(position)
+    limit :most
+) as counted
+join parked_events as first on first.position = counted.position
+order by first.position;
+
+-- name: hold()^
+-- Keep projectors and swaps waiting until the transaction ends; where the tables are meanwhile.
+select position from projection_checkpoint for update;
+
+-- name: unpark(positions)!
+-- Take back what could be applied after all.
+delete from parked_events where position = any(:positions::bigint[]);
+
+-- name: park_again(position, reason)!
+-- Say anew why events are put aside.
+update parked_events as parked set reason = said.reason
+from unnest(:position::bigint[], :reason::text[]) as said (position, reason)
+where parked.position = said.position;
+
+-- name: supersede()!
+-- Make the projector begin a new session, so that it learns what is parked now.
+update projection_checkpoint set incarnation = gen_random_uuid();

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 # One transaction: move the checkpoint, load the rows, save them.
 TRANSACTION = ["BEGIN;", "with", "select", "insert", "COMMIT;"]
+# After a death each event has a transaction of its own, and its attempt is counted before.
+STATEMENTS = {
+    "ended": [*TRANSACTION, *TRANSACTION, *TRANSACTION[:2]],
+    "died": [*TRANSACTION, "insert", *TRANSACTION, "insert", *TRANSACTION[:2]],
+}
 
 
 @pytest.fixture
@@ -93,15 +98,27 @@ async def assert_rows_are_those_of_the_checkpoint(here: World) -> int:
     return position
 
 
+async def the_one_before(here: World, ended: str) -> None:
+    """Let the projector before have ended in this way, over an event not tried before."""
+    connection = await here.connection()
+    await connection.execute("update velro_projection.sessions set ended = $1", ended == "ended")
+    await connection.execute("delete from velro_projection.attempts")
+    await connection.close()
+
+
+@pytest.mark.parametrize("before", ["ended", "died"])
 @pytest.mark.parametrize("moment", ["before", "sent"])
 async def test_killed_at_any_statement_every_event_has_its_effect_exactly_once(
-    here: World, nats_url: str, moment: str
+    here: World, nats_url: str, moment: str, before: str
 ) -> None:
     numbers = count()
     reached = 0
+    async with here.projector().running():
+        await here.reached(await here.say(f"g{next(numbers)}", REQUESTED))
     # The second transaction's statements are prepared already, and the third one has begun.
-    for statement, first_word in enumerate([*TRANSACTION, *TRANSACTION, *TRANSACTION[:2]], 1):
+    for statement, first_word in enumerate(STATEMENTS[before], 1):
         await more_history(here, numbers)
+        await the_one_before(here, before)
         assert await killed_at(here, nats_url, statement, moment) == first_word
         position = await assert_rows_are_those_of_the_checkpoint(here)
         assert position >= reached
