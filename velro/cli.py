@@ -13,6 +13,7 @@ from shared.program import configure_logging, ended_by, run
 from velro import dead_letters, generating, operating, replaying, statistics
 from velro.demo.story import play
 from velro.options import DIRECTORY, AsJson, duration, use_environment
+from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when it runs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
@@ -75,7 +76,7 @@ def stats(
 
 @app.command()
 def replay(
-    read_model: Annotated[replaying.ReadModelName, typer.Argument(help="Which one.")],
+    read_model: Annotated[ReadModelName, typer.Argument(help="Which one.")],
 ) -> None:
     """Build a read model anew from the log, beside the running services, and swap it in."""
     use_environment()

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from generation_svc.read_model.model import GenerationModel
-from generation_svc.settings import GenerationSettings
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
-from shared.program import settings_of
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import Rebuilt, replay
-from storage_svc.read_model.model import BacklogModel
-from storage_svc.settings import StorageSettings
+from velro.read_models import read_model_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shared.projection.port import ReadModel
     from shared.projection.rebuild import Progress as Replayed
-    from shared.settings import LogSettings
-
-
-class ReadModelName(StrEnum):
-    """The read models there are."""
-
-    GENERATION = "generation"
-    STORAGE = "storage"
+    from velro.read_models import ReadModelName
 
 
 async def replay_with_bar(name: ReadModelName, console: Console) -> Rebuilt:
@@ -39,7 +26,8 @@ async def replay_with_bar(name: ReadModelName, console: Console) -> Rebuilt:
         PoisonedEvent: an event cannot be applied; everything is as it was.
         TryLater: the log, or another rebuild, is in the way.
     """
-    settings, dsn, model = _of(name)
+    place = read_model_of(name)
+    settings = place.settings
     progress = Progress(
         TextColumn(f"  replaying {name}"),
         BarColumn(),
@@ -55,19 +43,10 @@ async def replay_with_bar(name: ReadModelName, console: Console) -> Rebuilt:
             def show(at: Replayed) -> None:
                 progress.update(task, completed=at.done, total=at.total, rate=at.events_per_s)
 
-            rebuilt = await replay(dsn, log, model, Decoding(settings.subjects), on_progress=show)
+            rebuilt = await replay(
+                place.dsn, log, place.model, Decoding(settings.subjects), on_progress=show
+            )
     console.print(
         f"  {name} is rebuilt up to position {rebuilt.position:,}, in {rebuilt.took_s:.1f} s"
     )
     return rebuilt
-
-
-def _of(name: ReadModelName) -> tuple[LogSettings, str, ReadModel[Any]]:
-    match name:
-        case ReadModelName.GENERATION:
-            generation = settings_of(GenerationSettings)
-            dsn = generation.generation_postgres_dsn.get_secret_value()
-            return generation, dsn, GenerationModel()
-        case ReadModelName.STORAGE:
-            storage = settings_of(StorageSettings)
-            return storage, storage.storage_postgres_dsn.get_secret_value(), BacklogModel()
