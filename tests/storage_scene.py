@@ -16,6 +16,7 @@ from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings
 from storage_svc.application.recording import Recorder
 from storage_svc.application.store_output import StoreOutput
+from storage_svc.domain.policies import Refetching
 from tests.storage_media import MediaServer, media_server
 from tests.storage_process import Wire, environment
 from tests.storage_world import World, now, open_world
@@ -39,11 +40,18 @@ class Scene:
         return self.env["VELRO_SUBJECT_ROOT"]
 
     async def completed(
-        self, generation_id: str, *, dies_in: timedelta = timedelta(hours=1), outputs: int = 1
+        self,
+        generation_id: str,
+        *,
+        dies_in: timedelta = timedelta(hours=1),
+        outputs: int = 1,
+        request_id: str | None = None,
     ) -> None:
         """A generation whose outputs the media server has, as `<id>-<index>.png`."""
         url = f"http://{self.media.host}/{{id}}-{{index}}.png"
-        await self.world.completed(generation_id, dies_in=dies_in, outputs=outputs, url=url)
+        await self.world.completed(
+            generation_id, dies_in=dies_in, outputs=outputs, url=url, request_id=request_id
+        )
 
     async def objects(self) -> dict[str, tuple[bytes, str]]:
         """What is in the bucket: bytes and content type, by key."""
@@ -62,7 +70,9 @@ class Scene:
         return await asyncio.to_thread(read)
 
     @asynccontextmanager
-    async def storing(self, bucket: S3Address | None = None) -> AsyncGenerator[StoreOutput]:
+    async def storing(
+        self, bucket: S3Address | None = None, refetching: Refetching | None = None
+    ) -> AsyncGenerator[StoreOutput]:
         """The use case in this process, with real downloads and real puts."""
         address = bucket or self.bucket
         s3 = S3Settings.model_validate(asdict(address) | {"timeout_s": 5.0})
@@ -73,7 +83,13 @@ class Scene:
         )
         recorder = Recorder(self.world.log, clock=now, source="tests")
         async with s3_object_store(s3) as store, media_copier(media, store) as copier:
-            yield StoreOutput(copier, recorder, clock=now, jitter=lambda: 0.0)
+            yield StoreOutput(
+                copier,
+                recorder,
+                clock=now,
+                jitter=lambda: 0.0,
+                refetching=refetching or Refetching(),
+            )
 
     def through(self, *, nats: Wire | None = None, s3: Wire | None = None) -> dict[str, str]:
         """The environment of a service whose wires the test holds."""

@@ -39,6 +39,7 @@ from storage_svc.read_model.model import NAME, BacklogModel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from shared.contracts.events import GenerationEvent
     from shared.media.copying import CopyOrder
     from shared.projection.runner import Projector as AnyProjector
     from storage_svc.read_model.rows import Backlog
@@ -97,11 +98,13 @@ class World:
         outputs: int = 1,
         user: str = "ann",
         url: str = "https://media.example/{id}/{index}.png",
+        request_id: str | None = None,
     ) -> None:
         event = GenerationCompleted(
             user_id=user,
             provider="sandbox",
             model="painter",
+            request_id=request_id,
             outputs=tuple(
                 Output(
                     index=index,
@@ -115,6 +118,14 @@ class World:
             event, generation_id=generation_id, at=now(), context=Context(source="tests")
         )
         await self.log.append("generation", generation_id, [envelope], expected=NOTHING_YET)
+
+    async def hears(self, generation_id: str, event: GenerationEvent) -> None:
+        """What the generation service says later."""
+        history = await self.log.load("generation", generation_id)
+        envelope = seal(
+            event, generation_id=generation_id, at=now(), context=Context(source="tests")
+        )
+        await self.log.append("generation", generation_id, [envelope], expected=history.version)
 
     async def level(self) -> None:
         await self.watch.wait_for(await self.log.last_position(), timeout_s=DEADLINE_S)
@@ -134,6 +145,15 @@ class World:
         store = StoreOutput(
             copier, Recorder(self.log, clock=now, source="tests"), clock=now, jitter=lambda: 0.0
         )
+        return self.workers_with(store, concurrency, lease_s, drain_s)
+
+    def workers_with(
+        self,
+        store: StoreOutput,
+        concurrency: int = 4,
+        lease_s: float = 30.0,
+        drain_s: float = 5.0,
+    ) -> Workers:
         return Workers(
             backlog=self.backlog,
             store=store,
