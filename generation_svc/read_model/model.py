@@ -42,6 +42,11 @@ class GenerationModel:
         """Creates the table in an empty schema."""
         return (HERE / "schema.sql").read_text(encoding="utf-8")
 
+    @property
+    def written_by_others(self) -> frozenset[str]:
+        """Nobody else writes to these tables."""
+        return frozenset()
+
     async def load(
         self, connection: Connection[Record], generation_ids: Sequence[str]
     ) -> dict[str, GenerationRow]:

@@ -27,3 +27,11 @@ class NotReached(TryLater):
 
 class TooManyWaiters(TryLater):
     """As many callers wait for a read model as may wait."""
+
+
+class RebuildDiffers(Refused):
+    """A rebuild came to other rows than those that serve, and nobody said that this is meant."""
+
+
+class NothingToUndo(Refused):
+    """There are no replaced tables that could serve again."""

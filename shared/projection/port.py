@@ -35,6 +35,11 @@ class ReadModel(Protocol[Row]):
         """
         ...
 
+    @property
+    def written_by_others(self) -> frozenset[str]:
+        """Columns that say nothing of the log, such as who works on a row: never compared."""
+        ...
+
     async def load(
         self, connection: Connection[Record], generation_ids: Sequence[str]
     ) -> dict[str, Row]:

@@ -1,15 +1,16 @@
 """Building a read model anew from the log, beside the one that serves, and putting it in its place.
 
-The tables that serve are read and projected all the while; nothing is taken from them before the
-new ones have caught up. The swap is one transaction, after which a live projector finds itself
-superseded and goes on with the new tables. A rebuild that fails or is killed leaves everything as
-it was; the next one begins anew.
+The tables that serve are read and projected all the while. The new ones catch up, are compared with
+those that serve at one position, and take their place in one transaction, after which a live
+projector finds itself superseded and goes on with the new tables. A rebuild that is killed leaves
+the old ones serving, and the next one goes on where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,20 +20,27 @@ import structlog
 from shared.event_log.port import LogMismatch
 from shared.postgres.connecting import close, connect
 from shared.projection.applying import Applier, Poison
+from shared.projection.catching_up import project
 from shared.projection.collecting import collecting_rarely
-from shared.projection.errors import AnotherIsActive
-from shared.projection.reading import reading_ahead
-from shared.projection.tables import (
-    QUERIES,
-    Checkpoint,
-    channel_of,
-    create,
-    read_checkpoint,
-    recognise,
+from shared.projection.errors import AnotherIsActive, PoisonedEvent, RebuildDiffers
+from shared.projection.rebuild_bulk import Bulk, NeedsCare
+from shared.projection.rebuild_compare import Comparison, compare
+from shared.projection.rebuild_schemas import (
+    GRACE,
+    Schemas,
+    Serving,
+    become_the_one,
+    begin_or_go_on,
+    drop,
+    serving_of,
+    sweep,
 )
+from shared.projection.rebuild_switch import LOCK_TIMEOUT, STANDSTILL_S, Switch
+from shared.projection.tables import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+    from datetime import timedelta
 
     from asyncpg import Connection, Record
 
@@ -42,10 +50,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_SWAP_TRIES: Final = 20
-_SWAP_LOCK_TIMEOUT: Final = "2s"
-# The most that the live projector is held up by a swap.
-_STANDSTILL_S: Final = 5.0
+_TRIES: Final = 60
+_PAUSE_S: Final = 0.2
+# Fewer events than this are projected batch by batch, as they are live.
+_BULK_EVENTS: Final = 20_000
+# So near behind the tables that serve, the rest is projected while they stand still: some 50 ms.
+_NEAR_EVENTS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +65,24 @@ class Progress:
     Attributes:
         done: the position reached.
         total: the position to reach: the log's end when it was last looked at.
-        took_s: since the first event was read.
+        took_s: since it began or went on.
+        began_at: the position that an earlier, interrupted rebuild had reached; mostly 0.
     """
 
     done: int
     total: int
     took_s: float
+    began_at: int = 0
 
     @property
     def events_per_s(self) -> float:
         """So far, on average."""
-        return self.done / self.took_s if self.took_s else 0.0
+        return (self.done - self.began_at) / self.took_s if self.took_s else 0.0
 
     @property
     def left_s(self) -> float | None:
         """What is left at this speed; None before there is one."""
-        return (self.total - self.done) / self.events_per_s if self.done else None
+        return (self.total - self.done) / self.events_per_s if self.events_per_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +92,15 @@ class Rebuilt:
     Attributes:
         position: where the read model stands now.
         parked: how many events were put aside, with `Poison.PARK`.
+        began_at: where an earlier, interrupted rebuild had come to; mostly 0.
+        comparison: with what served before; None where there was nothing to compare with.
     """
 
     position: int
     parked: int
     took_s: float
+    began_at: int = 0
+    comparison: Comparison | None = None
 
 
 async def replay(
@@ -96,153 +112,202 @@ async def replay(
     on_progress: Callable[[Progress], None] = lambda _: None,
     poison: Poison = Poison.STOP,
     lock_timeout_s: float = 10.0,
+    accept_differences: bool = False,
+    grace: timedelta = GRACE,
 ) -> Rebuilt:
-    """Build the read model anew from the log, and swap it in. Safe beside running services.
+    """Build the read model anew from the log, and switch to it. Safe beside running services.
+
+    Whatever ends it before the switch leaves the tables that serve as they are, and all but a
+    poisoned event leaves what was built, for the next one to go on with.
+
+    Args:
+        dsn: of the database, as the role that owns the read model.
+        log: read from its beginning.
+        model: which one.
+        decoding: how its records become events.
+        on_progress: hears of every step.
+        poison: what an event that cannot be applied does.
+        lock_timeout_s: how long another rebuild of it is waited for.
+        accept_differences: switch too where the same version of the tables came to other rows.
+        grace: how long the tables that served are kept for `undo`.
 
     Raises:
         PoisonedEvent: with `Poison.STOP`, an event cannot be applied; everything is as it was.
-        AnotherIsActive: another rebuild of it is running, or readers never let the swap through.
+        RebuildDiffers: the new rows are not those that serve; what was built waits for the next
+            `replay` with `accept_differences`.
+        AnotherIsActive: another rebuild of it is running, or readers never let the switch through.
         LogUnavailable: the log cannot be read.
         LogMismatch: the log was made anew meanwhile.
     """
-    schema = f"{model.name}_rebuild"
-    connection = await connect(dsn, schema=schema, application_name=f"velro replay {model.name}")
-    try:
-        await _become_the_one(connection, schema, lock_timeout_s)
+    schemas = Schemas(model.name)
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(_connected(dsn, schemas)) for _ in range(2)]
+        connection, beside = connections
+        await become_the_one(connection, schemas, lock_timeout_s)
         building = _Building(
             connection=connection,
-            schema=schema,
+            beside=beside,
+            schemas=schemas,
             model=model,
             log=log,
             decoding=decoding,
-            applier=Applier(connection, schema, model, poison=poison),
+            applier=Applier(connection, schemas.rebuild, model, poison=poison),
             on_progress=on_progress,
         )
         try:
             with collecting_rarely():
-                return await building.build()
-        except BaseException:
-            await building.clear_away()
+                return await building.build(accept_differences=accept_differences, grace=grace)
+        except PoisonedEvent:
+            # The code has to change before it can be applied, and then nothing here is of use.
+            await drop(connection, schemas.rebuild)
             raise
+
+
+@asynccontextmanager
+async def _connected(dsn: str, schemas: Schemas) -> AsyncGenerator[Connection[Record]]:
+    connection = await connect(
+        dsn, schema=schemas.rebuild, application_name=f"velro replay {schemas.serving}"
+    )
+    try:
+        # What is written here is nothing to anybody before the switch, which is made durable.
+        await connection.execute("set synchronous_commit = off")
+        yield connection
     finally:
         await close(connection)
 
 
-async def _become_the_one(
-    connection: Connection[Record], schema: str, lock_timeout_s: float
-) -> None:
-    await connection.execute(f"set lock_timeout = '{int(lock_timeout_s * 1000)}ms'")
-    try:
-        await QUERIES.row(connection, "activate", schema_name=schema)
-    except asyncpg.LockNotAvailableError as error:
-        raise AnotherIsActive(
-            f"another rebuild holds {schema} and did not end within {lock_timeout_s} s"
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Building:
     connection: Connection[Record]
-    schema: str
+    beside: Connection[Record]
+    schemas: Schemas
     model: ReadModel[Any]
     log: EventLog
     decoding: Decoding
     applier: Applier[Any]
     on_progress: Callable[[Progress], None]
     began: float = field(default_factory=time.monotonic)
+    began_at: int = 0
+    end: int = 0
 
-    async def build(self) -> Rebuilt:
-        connection = self.connection
-        # What is written here is nothing to anybody before the swap, which is made durable.
-        await connection.execute("set synchronous_commit = off")
-        async with connection.transaction():
-            await connection.execute(f'drop schema if exists "{self.schema}" cascade')
-            await create(connection, self.schema, self.model)
-        checkpoint = await read_checkpoint(connection)
-        from_another_log = await self._serves_another_log()
-        for _ in range(_SWAP_TRIES):
-            checkpoint = await self._catch_up(checkpoint, await self.log.last_position())
-            position = await self._swapped(checkpoint, may_go_back=from_another_log)
+    async def build(self, *, accept_differences: bool, grace: timedelta) -> Rebuilt:
+        await sweep(self.beside, self.schemas)
+        checkpoint = await begin_or_go_on(self.connection, self.schemas, self.model, self.log)
+        self.began_at = checkpoint.position
+        self.end = await self.log.last_position()
+        self._tell(checkpoint.position)
+        await self.applier.begin()
+        serving = await serving_of(self.connection, self.schemas, self.model, self.log)
+        comparison = None
+        if isinstance(serving, Serving):
+            checkpoint, comparison = await self._compared(checkpoint, serving)
+            _judge(comparison, self.model.name, accept_differences=accept_differences)
+        switch = Switch(
+            connection=self.connection,
+            schemas=self.schemas,
+            incoming=self.schemas.rebuild,
+            may_go_back=isinstance(serving, LogMismatch),
+            catch_up=self._project,
+            grace=grace,
+        )
+        for _ in range(_TRIES):
+            self.end = await self.log.last_position()
+            checkpoint = await self._catch_up(checkpoint, self.end)
+            position = await switch.tried(checkpoint)
             if position is not None:
                 took_s = time.monotonic() - self.began
                 _log.info("rebuilt", read_model=self.model.name, position=position)
-                return Rebuilt(position, self.applier.parked_count, took_s)
+                return Rebuilt(
+                    position, self.applier.parked_count, took_s, self.began_at, comparison
+                )
+            await asyncio.sleep(_PAUSE_S)
         raise AnotherIsActive(
-            f"readers of {self.model.name} held its tables during {_SWAP_TRIES} tries to swap "
-            "them; nothing was changed, try again when no long query runs"
+            f"readers of {self.model.name} held its tables during {_TRIES} tries to switch; "
+            "what was built is kept: try again when no long query runs"
         )
 
     async def _catch_up(self, checkpoint: Checkpoint, end: int) -> Checkpoint:
         """Project up to a position."""
-        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self.applier.begin()
-        self._tell(checkpoint, end)
-        after = checkpoint.position
-        async with reading_ahead(self.log, self.decoding, after=after, until=end) as ahead:
-            while (batch := await ahead.next(never)) is not None:
-                checkpoint = await self.applier.apply(batch, checkpoint)
-                self._tell(checkpoint, end)
+        if end - checkpoint.position >= _BULK_EVENTS and not self.applier.parked:
+            bulk = Bulk(self.connection, self.beside, self.schemas.rebuild, self.model)
+            try:
+                return await bulk.run(
+                    self.log,
+                    self.decoding,
+                    checkpoint,
+                    end,
+                    self._tell,
+                )
+            except NeedsCare:
+                checkpoint = await read_checkpoint(self.connection)
+        return await self._project(checkpoint, end)
+
+    def _tell(self, position: int) -> None:
+        took_s = time.monotonic() - self.began
+        self.end = max(self.end, position)
+        self.on_progress(Progress(position, self.end, took_s, self.began_at))
+
+    async def _project(self, checkpoint: Checkpoint, end: int) -> Checkpoint:
+        return await project(
+            self.applier, self.log, self.decoding, checkpoint, until=end, tell=self._tell
+        )
+
+    async def _compared(
+        self, checkpoint: Checkpoint, serving: Serving
+    ) -> tuple[Checkpoint, Comparison | None]:
+        """Catch up with the tables that serve, and compare where both are at one position.
+
+        None where they stand behind what is built already, and nobody projects them.
+        """
+        for _ in range(_TRIES):
+            position = await self._serving_position()
+            while position - checkpoint.position > _NEAR_EVENTS:
+                checkpoint = await self._catch_up(checkpoint, position)
+                position = await self._serving_position()
+            if position >= checkpoint.position:
+                try:
+                    async with self.beside.transaction(isolation="repeatable_read"):
+                        checkpoint = await self._level(checkpoint)
+                        tables = await compare(self.beside, self.schemas, self.model)
+                except (asyncpg.LockNotAvailableError, TimeoutError) as error:
+                    _log.info("comparing_put_off", read_model=self.model.name, reason=str(error))
+                else:
+                    return checkpoint, Comparison(checkpoint.position, serving.same_version, tables)
+            await asyncio.sleep(_PAUSE_S)
+        return checkpoint, None
+
+    async def _level(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Bring both to one position, and make that what the transaction of `beside` sees.
+
+        The tables that serve stand still for as long as the last few events take, and no longer: a
+        transaction keeps what it sees first, and a savepoint gives back the locks taken after it.
+        """
+        async with asyncio.timeout(STANDSTILL_S):
+            standstill = self.beside.transaction()
+            await standstill.start()
+            await self.beside.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+            table = f'"{self.schemas.serving}".projection_checkpoint'
+            await self.beside.execute(f"lock table {table} in share mode")
+            checkpoint = await self._project(checkpoint, await self._serving_position())
+            await self.beside.fetchval("select 1")
+            await standstill.rollback()
         return checkpoint
 
-    def _tell(self, checkpoint: Checkpoint, end: int) -> None:
-        self.on_progress(Progress(checkpoint.position, end, time.monotonic() - self.began))
+    async def _serving_position(self) -> int:
+        table = f'"{self.schemas.serving}".projection_checkpoint'
+        position: int = await self.connection.fetchval(f"select position from {table}")  # noqa: S608 - our own name
+        return position
 
-    async def _serves_another_log(self) -> bool:
-        """Whether the tables that serve hold events that this log has not."""
-        serving = self.model.name
-        if not await QUERIES.value(self.connection, "exists_in", schema_name=serving):
-            return False
-        async with self.connection.transaction():
-            await self.connection.execute(f'set local search_path = "{serving}"')
-            served = await read_checkpoint(self.connection)
-        try:
-            await recognise(self.log, served)
-        except LogMismatch as mismatch:
-            _log.warning("rebuilding_from_another_log", read_model=serving, reason=str(mismatch))
-            return True
-        return False
 
-    async def _swapped(self, checkpoint: Checkpoint, *, may_go_back: bool) -> int | None:
-        """Put the new tables in the old ones' place; the position, or None where that must wait.
-
-        The old checkpoint's table is locked first, as a projector's transaction does, so that the
-        two wait for each other and never deadlock. While it is locked the old tables stand still.
-        """
-        try:
-            async with asyncio.timeout(_STANDSTILL_S), self.connection.transaction():
-                return await self._swap(checkpoint, may_go_back=may_go_back)
-        except (
-            asyncpg.LockNotAvailableError,
-            asyncpg.DeadlockDetectedError,
-            TimeoutError,
-        ) as error:
-            _log.warning("swap_put_off", read_model=self.model.name, reason=str(error))
-            return None
-
-    async def _swap(self, checkpoint: Checkpoint, *, may_go_back: bool) -> int:
-        connection, serving = self.connection, self.model.name
-        await connection.execute("set local synchronous_commit = on")
-        await connection.execute(f"set local lock_timeout = '{_SWAP_LOCK_TIMEOUT}'")
-        await QUERIES.row(connection, "lock_schema_making", schema_name=serving)
-        if await QUERIES.value(connection, "exists_in", schema_name=serving):
-            table = f'"{serving}".projection_checkpoint'
-            await connection.execute(f"lock table {table} in access exclusive mode")
-            served = await connection.fetchval(f"select position from {table}")  # noqa: S608 - our own name
-            if checkpoint.position < served and not may_go_back:
-                # The live projector was faster, and readers never go back. It would be faster
-                # again, so these last few events are projected while it stands still.
-                checkpoint = await self._catch_up(checkpoint, served)
-        await connection.execute(f'drop schema if exists "{serving}" cascade')
-        await connection.execute(f'alter schema "{self.schema}" rename to "{serving}"')
-        channel, position = channel_of(serving), str(checkpoint.position)
-        await QUERIES.row(connection, "notify", channel=channel, position=position)
-        return checkpoint.position
-
-    async def clear_away(self) -> None:
-        """Take the unfinished tables away; where that fails, the next rebuild does it."""
-        if self.connection.is_closed():
-            return
-        try:
-            await self.connection.execute(f'drop schema if exists "{self.schema}" cascade')
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            _log.warning("rebuild_left_behind", schema=self.schema, reason=str(error))
+def _judge(comparison: Comparison | None, model_name: str, *, accept_differences: bool) -> None:
+    if comparison is None or comparison.same:
+        return
+    differences = "; ".join(str(table) for table in comparison.tables if not table.same)
+    _log.warning("rebuild_differs", read_model=model_name, differences=differences)
+    if comparison.same_version and not accept_differences:
+        raise RebuildDiffers(
+            f"at position {comparison.position} the rebuilt {model_name} read model is not what "
+            f"serves, though both are of one version, so one of them is wrong. {differences}. "
+            "Nothing was switched. If the log is right, go on with: "
+            f"velro replay {model_name} --accept-differences"
+        )

@@ -64,6 +64,11 @@ class BacklogModel:
         """Creates the backlog in an empty schema."""
         return (HERE / "schema.sql").read_text(encoding="utf-8")
 
+    @property
+    def written_by_others(self) -> frozenset[str]:
+        """Workers say who works on an output, and make ready what has waited long enough."""
+        return frozenset({"ready", "lease_owner", "lease_until"})
+
     async def load(
         self, connection: Connection[Record], generation_ids: Sequence[str]
     ) -> dict[str, Backlog]:

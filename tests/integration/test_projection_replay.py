@@ -72,7 +72,7 @@ async def test_rebuilt_rows_equal_the_rows_projected_live(here: World) -> None:
     assert seen[0].done == 0
     assert seen[-1].events_per_s > 0
     assert seen[-1].left_s == 0
-    assert await schemas(here) == {NAME}
+    assert await schemas(here) == {NAME, f"{NAME}_previous"}
 
 
 async def test_a_read_model_that_never_was_is_built(here: World) -> None:
@@ -175,14 +175,21 @@ async def test_a_rebuild_that_is_cut_off_leaves_the_old_serving_and_can_be_repea
     with pytest.raises(CutOff):
         await replayed(here, on_progress=cut_off)
     assert await here.rows() == before
-    assert await schemas(here) == {NAME}
-    # One that was killed could not even clear away.
+    assert await schemas(here) == {NAME, f"{NAME}_rebuild"}
+    seen: list[Progress] = []
+    rebuilt = await replayed(here, on_progress=seen.append)
+    assert rebuilt.began_at == seen[0].done == rebuilt.position
+    assert await here.rows() == before
+
+
+async def test_what_no_rebuild_could_have_left_is_begun_anew(here: World) -> None:
+    await some_history(here, "g1")
     connection = await here.connection()
     await connection.execute("create schema generation_rebuild")
     await connection.execute("create table generation_rebuild.generations (id text)")
     await connection.close()
-    await replayed(here)
-    assert await here.rows() == before
+    assert (await replayed(here)).began_at == 0
+    assert same_as(await here.folded(), await here.rows())
 
 
 class NewerModel(GenerationModel):
