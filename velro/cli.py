@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shared.errors import VelroError
 from shared.program import configure_logging, ended_by, run
-from velro import dead_letters, generating, operating, replaying, statistics
+from velro import dead_letters, generating, operating, parked, replaying, statistics
 from velro.demo.story import play
 from velro.options import DIRECTORY, AsJson, duration, use_environment
 from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when it runs
@@ -18,6 +18,7 @@ from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
 app.add_typer(letters, name="dead-letters")
+app.add_typer(parked.app, name="parked")
 
 
 @app.command()

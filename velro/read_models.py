@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from generation_svc.read_model.model import GenerationModel
 from generation_svc.settings import GenerationSettings
+from shared.errors import TryLater
 from shared.program import settings_of
 from storage_svc.read_model.model import BacklogModel
 from storage_svc.settings import StorageSettings
@@ -15,6 +16,10 @@ from storage_svc.settings import StorageSettings
 if TYPE_CHECKING:
     from shared.projection.port import ReadModel
     from shared.settings import LogSettings
+
+
+class ReadModelAway(TryLater):
+    """Its database does not answer, or holds no tables yet."""
 
 
 class ReadModelName(StrEnum):
