@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from shared.errors import TryLater
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -60,6 +60,15 @@ class Head:
     sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a bucket's list says of an object."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
 class ObjectStore(Protocol):
     """One bucket. Every verb has a deadline."""
 
@@ -102,6 +111,14 @@ class ObjectStore(Protocol):
 
     def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """The keys under a prefix, in order.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        ...
+
+    def pages(self, prefix: str = "") -> AsyncGenerator[list[Listed], None]:
+        """All objects under a prefix, some hundreds at a time, in the service's own order.
 
         Raises:
             StoreFailed: the bucket gave no answer.

@@ -23,6 +23,7 @@ from shared.object_store.failures import (
     within,
 )
 from shared.object_store.file_part import FilePart
+from shared.object_store.listing import list_bucket
 from shared.object_store.port import Head, Put, PutOrder, StoreFailed
 from shared.object_store.probe import probe
 from shared.object_store.uploads import Description, Uploads
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.type_defs import PutObjectRequestTypeDef
 
     from shared.contracts.events import StoredObject
+    from shared.object_store.port import Listed
     from shared.object_store.settings import S3Settings
 
 log = structlog.get_logger()
@@ -158,6 +160,10 @@ class S3ObjectStore:
                 return
             for found in page.get("Contents", []):
                 yield found.get("Key", "")
+
+    def pages(self, prefix: str = "") -> AsyncGenerator[list[Listed], None]:
+        """See `ObjectStore.pages`. The deadline is one for each page."""
+        return list_bucket(self._clients.plain, self._settings, prefix=prefix)
 
     async def sweep_stale_uploads(self, *, begun_before: datetime) -> int:
         """See `ObjectStore.sweep_stale_uploads`."""
