@@ -70,6 +70,7 @@ def _table(stats: Stats, summary: BacklogSummary, now: datetime) -> Table:
     table.add_row("outputs waiting to be stored", f"{summary.pending:,}")
     table.add_row("  at risk", f"{summary.at_risk:,}")
     table.add_row("  soonest link to die", _in(summary.soonest_death, now))
+    table.add_row("outputs waiting for a new link", f"{summary.awaiting_link:,}")
     table.add_row("generations waiting, by death of their first link", "")
     table.add_row("  should be dead", f"{waiting.dead:,}")
     table.add_row("  within 10 minutes", f"{waiting.within_10_minutes:,}")
@@ -81,6 +82,7 @@ def _table(stats: Stats, summary: BacklogSummary, now: datetime) -> Table:
     table.add_row("outputs stored later", f"{summary.stored:,} ({summary.stored_bytes:,} bytes)")
     lost = f"[bold red]{summary.lost:,}[/]" if summary.lost else "0"
     table.add_row("outputs lost", lost)
+    table.add_row("  in quarantine", f"{summary.quarantined:,}")
     return table
 
 
