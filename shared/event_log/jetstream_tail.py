@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 
 from shared.event_log.jetstream_api import ApiError, NoAnswer, ask, header, subscribe
 from shared.event_log.port import LogMismatch, RawRecord
+from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -98,6 +99,8 @@ class Tail:
         limits = self._limits
         try:
             self._subscription = await subscribe(self._connection, self._inbox, self._on_message)
+            if isinstance(self._connection, DeliveringClient):
+                self._connection.deliver(self._subscription, self._on_delivery)
             await ask(
                 self._connection,
                 f"$JS.API.CONSUMER.CREATE.{self._stream}.{self._consumer}",
@@ -199,18 +202,24 @@ class Tail:
             )
 
     async def _on_message(self, message: Msg) -> None:
-        self.heard_at = self._loop.time()
-        if not message.reply.startswith("$JS.ACK."):
+        reply = message.reply.encode()
+        if not self._on_delivery(message.subject.encode(), reply, message.data):
+            self.heard_at = self._loop.time()
             await self._on_status(message)
-            return
+
+    def _on_delivery(self, subject: bytes, reply: bytes, data: bytes) -> bool:
+        """Take a record; False where it is none."""
+        if not reply.startswith(b"$JS.ACK."):
+            return False
+        self.heard_at = self._loop.time()
         if self._failure is not None:
-            return
-        tokens = message.reply.split(".")
+            return True
+        tokens = reply.split(b".")
         first = 5 if len(tokens) == _ACK_TOKENS else 7
         position, delivered = int(tokens[first]), int(tokens[first + 1])
         if delivered != self._delivered + 1:
             self._fail(Interrupted(f"delivery {self._delivered + 1} was dropped on its way"))
-            return
+            return True
         if position != self._position + 1:
             self._fail(
                 LogMismatch(
@@ -218,22 +227,24 @@ class Tail:
                     f"after position {self._position} comes {position}"
                 )
             )
-            return
+            return True
         self._delivered = delivered
         self._position = position
         self._asked_for -= 1
-        self._records.append(RawRecord(position, message.subject, message.data))
-        self._caught_up = tokens[first + 3] == "0"
+        self._records.append(RawRecord(position, subject.decode(), data))
+        self._caught_up = tokens[first + 3] == b"0"
         held = len(self._records)
         if self._caught_up or held in (1, self._limits.batch):
             self._changed.set()
+        return True
 
     async def _on_status(self, message: Msg) -> None:
         status, description = header(message, "Status"), header(message, "Description")
         match status:
             case "100":
                 # A heartbeat says how far the server got, so the last delivery can be missed too.
-                if int(header(message, "Nats-Last-Consumer") or self._delivered) != self._delivered:
+                # Deliveries may be here that were sent after it.
+                if int(header(message, "Nats-Last-Consumer") or 0) > self._delivered:
                     self._fail(Interrupted(f"a delivery after {self._delivered} was dropped"))
             case "408" | "404" | "409" if (
                 unsent := header(message, "Nats-Pending-Messages")
@@ -252,6 +263,8 @@ class Tail:
         # What cannot be taken away now, the server forgets when nobody has pulled for a while.
         self._failure = self._failure or Interrupted("closed")
         try:
+            if self._subscription is not None and isinstance(self._connection, DeliveringClient):
+                self._connection.deliver_no_more(self._subscription)
             if self._subscription is not None and not self._connection.is_closed:
                 await self._subscription.unsubscribe()
             await ask(

@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from nats.aio.client import Client
 from nats.errors import ConnectionClosedError, ConnectionReconnectingError, SlowConsumerError
 from nats.errors import Error as NatsError
 
 from shared.errors import TryLater
+from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from nats.aio.client import Client
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +73,7 @@ async def connect(
         if on_closed is not None:
             await on_closed()
 
-    client = Client()
+    client = DeliveringClient()
     try:
         async with asyncio.timeout(timeout_s):
             await client.connect(

@@ -171,6 +171,8 @@ async def _connected(dsn: str, schemas: Schemas) -> AsyncGenerator[Connection[Re
     try:
         # What is written here is nothing to anybody before the switch, which is made durable.
         await connection.execute("set synchronous_commit = off")
+        # A plan from when the tables were empty reads them whole, and would be kept.
+        await connection.execute("set plan_cache_mode = force_custom_plan")
         yield connection
     finally:
         await close(connection)
