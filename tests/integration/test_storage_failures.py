@@ -15,39 +15,16 @@ from shared.contracts.reasons import ReasonCode
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import FailedNow, LostNow, StoredNow
 from tests.storage_media import picture
-from tests.storage_scene import Scene, open_scene
 from tests.storage_world import now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
     from tests.servers.port import OwnS3
+    from tests.storage_scene import Scene
     from velro.stack.seaweedfs import S3Address
 
 OUTPUT = OutputRef("g", 0)
 NAME = "g-0.png"
 PAST = timedelta(seconds=-5)
-
-
-@pytest.fixture
-async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
-    nats_url: str,
-    subject_root: str,
-    stream: str,
-    database: str,
-    bucket: S3Address,
-    tmp_path: Path,
-) -> AsyncGenerator[Scene]:
-    async with open_scene(
-        nats_url=nats_url,
-        subject_root=subject_root,
-        stream=stream,
-        database=database,
-        bucket=bucket,
-        spool=tmp_path,
-    ) as opened:
-        yield opened
 
 
 async def attempt(scene: Scene, *, bucket: S3Address | None = None) -> object:

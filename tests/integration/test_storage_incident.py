@@ -18,37 +18,17 @@ from shared.contracts.events import MediaStored, MigrationAttemptFailed
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import FailedNow
 from storage_svc.domain.policies import SHORTEST_DELAY
-from tests.storage_scene import Scene, open_scene
 from tests.storage_world import PretendedCopier, now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
-    from velro.stack.seaweedfs import S3Address
+    from tests.storage_scene import Scene
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp42" + bytes(64)
 
 
 @pytest.fixture
-async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
-    nats_url: str,
-    subject_root: str,
-    stream: str,
-    database: str,
-    bucket: S3Address,
-    tmp_path: Path,
-) -> AsyncGenerator[Scene]:
-    async with open_scene(
-        nats_url=nats_url,
-        subject_root=subject_root,
-        stream=stream,
-        database=database,
-        bucket=bucket,
-        spool=tmp_path,
-        projecting=True,
-    ) as opened:
-        yield opened
+def scene(projecting_scene: Scene) -> Scene:
+    return projecting_scene
 
 
 async def seen(scene: Scene, generation_id: str = "g") -> GenerationRow:

@@ -384,7 +384,7 @@ async def test_the_report_counts_what_is_at_risk(table: Table) -> None:
     assert [output.ref.generation_id for output in waiting] == ["overdue", "at risk"]
 
 
-@pytest.mark.parametrize("query", ["lease_living", "lease_dead", "promote", "release"])
+@pytest.mark.parametrize("query", ["lease_living", "lease_dead", "promote", "release", "next_due"])
 async def test_what_workers_ask_all_the_time_reads_no_more_than_it_takes(
     table: Table, query: str
 ) -> None:
@@ -410,6 +410,7 @@ async def test_what_workers_ask_all_the_time_reads_no_more_than_it_takes(
         "lease_dead": [NOON, [], 10, "me", NOON + MINUTE],
         "promote": [NOON + MINUTE, 10],
         "release": ["bucket_unavailable", NOON + MINUTE, 10],
+        "next_due": [],
     }
     sql = Queries(HERE / "lease.sql").sql(query)
     plan = json.loads(

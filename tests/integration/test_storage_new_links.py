@@ -23,14 +23,10 @@ from shared.contracts.events import (
 from storage_svc.domain.policies import Refetching
 from tests.storage_media import picture
 from tests.storage_process import storage_process
-from tests.storage_scene import Scene, open_scene
 from tests.storage_world import now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
-    from velro.stack.seaweedfs import S3Address
+    from tests.storage_scene import Scene
 
 PAST = timedelta(seconds=-5)
 ASKED = [MigrationAttemptFailed, RefetchRequested]
@@ -38,24 +34,8 @@ STORED = [MediaStored, MigrationCompleted]
 
 
 @pytest.fixture
-async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
-    nats_url: str,
-    subject_root: str,
-    stream: str,
-    database: str,
-    bucket: S3Address,
-    tmp_path: Path,
-) -> AsyncGenerator[Scene]:
-    async with open_scene(
-        nats_url=nats_url,
-        subject_root=subject_root,
-        stream=stream,
-        database=database,
-        bucket=bucket,
-        spool=tmp_path,
-        projecting=True,
-    ) as opened:
-        yield opened
+def scene(projecting_scene: Scene) -> Scene:
+    return projecting_scene
 
 
 async def dead(scene: Scene, *, request_id: str | None = "request-7") -> None:

