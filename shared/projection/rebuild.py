@@ -193,7 +193,7 @@ class _Building:
     end: int = 0
 
     async def build(self, *, accept_differences: bool, grace: timedelta) -> Rebuilt:
-        await sweep(self.beside, self.schemas)
+        await sweep(self.connection, self.schemas)
         checkpoint = await begin_or_go_on(self.connection, self.schemas, self.model, self.log)
         self.began_at = checkpoint.position
         self.end = await self.log.last_position()
@@ -222,6 +222,7 @@ class _Building:
                 return Rebuilt(
                     position, self.applier.parked_count, took_s, self.began_at, comparison
                 )
+            await self.applier.begin()  # what it parked in a try that was taken back, is not
             await asyncio.sleep(_PAUSE_S)
         raise AnotherIsActive(
             f"readers of {self.model.name} held its tables during {_TRIES} tries to switch; "

@@ -49,7 +49,8 @@ GRACE: Final = timedelta(days=1)
 ABANDONED_AFTER: Final = timedelta(days=7)
 """An unfinished rebuild that nobody has gone on with for so long is dropped."""
 
-_SWEEP_EVERY_S: Final = 600.0
+# Not at once: a projector that comes and goes has other things to do first.
+_SWEEP_EVERY_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +201,14 @@ async def sweep(connection: Connection[Record], schemas: Schemas) -> None:
 
 
 @asynccontextmanager
-async def sweeping(dsn: str, serving: str) -> AsyncGenerator[None]:
-    """Sweep now and every ten minutes while the context is open: the active projector's duty."""
+async def sweeping(
+    dsn: str, serving: str, *, every_s: float = _SWEEP_EVERY_S
+) -> AsyncGenerator[None]:
+    """Sweep now and then while the context is open: the active projector's duty."""
 
     async def keep_sweeping() -> None:
         while True:
+            await asyncio.sleep(every_s)
             try:
                 connection = await connect(
                     dsn, schema=serving, application_name=f"velro sweep {serving}"
@@ -215,7 +219,6 @@ async def sweeping(dsn: str, serving: str) -> AsyncGenerator[None]:
                     await close(connection)
             except POSTGRES_AWAY as error:
                 _log.warning("sweep_put_off", schema=serving, reason=str(error))
-            await asyncio.sleep(_SWEEP_EVERY_S)
 
     task = asyncio.create_task(keep_sweeping(), name=f"sweep {serving}")
     try:

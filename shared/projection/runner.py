@@ -24,6 +24,7 @@ from shared.projection.applying import Applier, Poison
 from shared.projection.attempts import Attempts
 from shared.projection.errors import SchemaOutdated, Superseded
 from shared.projection.reading import reading_ahead
+from shared.projection.rebuild_schemas import sweeping
 from shared.projection.standing import ProjectorHealth, ProjectorState, ProjectorTiming
 from shared.projection.tables import QUERIES, ensure, recognise
 
@@ -156,7 +157,8 @@ class Projector(Generic[Row]):
             if self._stop.is_set():
                 return
             if await self._activated(connection, interrupted):
-                await self._project(connection, interrupted)
+                async with sweeping(self.dsn, self.schema):
+                    await self._project(connection, interrupted)
             if not self._stop.is_set():
                 raise asyncpg.ConnectionDoesNotExistError("the lock was lost with its connection")
         finally:
