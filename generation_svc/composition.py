@@ -30,7 +30,7 @@ from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
-from shared.object_store.s3 import s3_object_store
+from shared.object_store.attended import attended_bucket
 from shared.postgres.connecting import open_pool
 from shared.projection.batch import Decoding
 from shared.projection.runner import Projector, ProjectorState
@@ -83,6 +83,7 @@ class Service:
         Raises:
             BrokerUnavailable, LogUnavailable: no NATS.
             LogMismatch: the stream has other settings.
+            KeysUnreadable: the settings name files of the bucket's keys, which hold none.
         """
         dsn = settings.generation_postgres_dsn.get_secret_value()
         async with AsyncExitStack() as stack:
@@ -92,7 +93,7 @@ class Service:
             dead_letters = await log_ready(connection, settings)
             pool = await open_pool(dsn, schema=NAME, application_name="velro generation_svc")
             stack.push_async_callback(pool.close)
-            store = await stack.enter_async_context(s3_object_store(bucket))
+            store = await stack.enter_async_context(attended_bucket(bucket, sweeping=False))
             copier = await stack.enter_async_context(media_copier(media, store))
             providers = _providers(settings)
             for provider in providers.values():

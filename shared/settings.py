@@ -29,7 +29,7 @@ def loaded(kind: type[AnySettings]) -> AnySettings:
     except ValidationError as error:
         # Values are not shown: some of them are secrets.
         lines = [
-            f"{prefix}{'_'.join(str(part) for part in problem['loc'])}".upper()
+            f"{prefix}{'_'.join(str(part) for part in problem['loc']) or '*'}".upper()
             + f": {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         ]

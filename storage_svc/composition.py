@@ -14,6 +14,7 @@ from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
 from shared.messaging.connection import connected
+from shared.object_store.attended import attended_bucket
 from shared.object_store.s3 import s3_object_store
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect, open_pool
 from shared.projection.batch import Decoding
@@ -127,10 +128,23 @@ class Service:
         )
 
     @asynccontextmanager
-    async def storing(self, settings: CopySettings) -> AsyncGenerator[StoreOutput]:
-        """The use case, with its connections to the sources and the bucket."""
+    async def storing(
+        self, settings: CopySettings, *, staying: bool = False
+    ) -> AsyncGenerator[StoreOutput]:
+        """The use case, with its connections to the sources and the bucket.
+
+        Args:
+            settings: of both.
+            staying: whether this process is a service, and the bucket is worth getting to know.
+
+        Raises:
+            KeysUnreadable: the settings name files of keys, which hold none.
+        """
+        bucket_settings = settings.bucket
         async with (
-            s3_object_store(settings.bucket) as bucket,
+            attended_bucket(bucket_settings, sweeping=True)
+            if staying
+            else s3_object_store(bucket_settings) as bucket,
             media_copier(settings.media, bucket) as copier,
         ):
             yield StoreOutput(

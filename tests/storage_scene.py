@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from shared.media.copier import media_copier
 from shared.media.settings import MediaSettings
+from shared.object_store.probe import PREFIX
 from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings
 from storage_svc.application.recording import Recorder
@@ -62,6 +63,8 @@ class Scene:
             objects: dict[str, tuple[bytes, str]] = {}
             for one in found:
                 key = str(one["Key"])
+                if key.startswith(f"{PREFIX}/"):
+                    continue  # a service is finding out what the bucket can do
                 answer = client.get_object(Bucket=self.bucket.bucket, Key=key)
                 objects[key] = (answer["Body"].read(), str(answer["ContentType"]))
             client.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
@@ -13,7 +13,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.object_store.port import StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
@@ -63,7 +63,7 @@ async def within(deadline_s: float) -> AsyncGenerator[None]:
         # Never sent: it says something of us, and nothing of the bucket.
         raise StoreFailed(ReasonCode.INTERNAL, str(error)) from error
     except ClientError as error:
-        raise StoreFailed(_reason(error), _sentence(error)) from error
+        raise StoreFailed(reason_of(error.response), _sentence(error)) from error
     except TimeoutError as error:
         detail = f"the bucket did not answer within {deadline_s:g} s"
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
@@ -77,9 +77,10 @@ def status_of(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
-def _reason(error: ClientError) -> ReasonCode:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = status_of(error)
+def reason_of(answer: Mapping[str, Any]) -> ReasonCode:
+    """What an answer that is an error says, as botocore has parsed it."""
+    code = answer.get("Error", {}).get("Code", "")
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _FULL or status == _INSUFFICIENT_STORAGE:
         return ReasonCode.BUCKET_FULL
     if code in _DIGEST:

@@ -13,8 +13,13 @@ def object_key(user_id: str, generation_id: str, index: int, sha256: str, extens
     policies work by folder and erasing a user is erasing a prefix. A user called `.` or `..` is
     written `%2E`, which no user can be called: clients resolve such folders on their way.
     """
+    return f"{folder_of(user_id, generation_id)}/{index}-{sha256[:16]}.{extension}"
+
+
+def folder_of(user_id: str, generation_id: str) -> str:
+    """What the keys of one generation's objects begin with, without the slash."""
     folder = user_id.replace(".", "%2E") if user_id in {".", ".."} else user_id
-    return f"{folder}/{generation_id}/{index}-{sha256[:16]}.{extension}"
+    return f"{folder}/{generation_id}"
 
 
 def is_object_key(key: str) -> bool:

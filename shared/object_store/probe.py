@@ -16,6 +16,7 @@ from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.capabilities import BodyCheck, BucketCapabilities
+from shared.object_store.clients import s3_clients
 from shared.object_store.failures import within
 from shared.object_store.port import StoreFailed
 from shared.object_store.trailer import put_with_trailer
@@ -38,6 +39,20 @@ _METADATA: Final = {"sha256": hashlib.sha256(_BODY).hexdigest()}
 # The smallest that a part other than the last may be.
 _FIRST_PART: Final = bytes(5 * MIB)
 _LAST_PART: Final = b"the end"
+
+
+async def probe_bucket(settings: S3Settings) -> BucketCapabilities:
+    """What the bucket that the settings name can do: for a look from outside of the services.
+
+    Its `clock_skew_s` and `reasons` are what a person is to be told. See `probe`; it may take
+    `timeout_s` of the settings for each of its requests.
+
+    Raises:
+        StoreFailed: the bucket is not there, refuses us, or does not keep what it is given.
+        KeysUnreadable: the settings name files of keys, which hold none.
+    """
+    async with s3_clients(settings) as clients:
+        return await probe(clients, settings)
 
 
 async def probe(clients: S3Clients, settings: S3Settings) -> BucketCapabilities:
@@ -130,7 +145,9 @@ class _Probe:
         """What Velro never sends, and other clients of the bucket do unless told not to."""
         key = self._key("trailer")
         async with within(self._settings.timeout_s):
-            status = await put_with_trailer(self._settings, key=key, body=_BODY)
+            status = await put_with_trailer(
+                self._settings, self._clients.credentials.pair, key=key, body=_BODY
+            )
         if status == 200 and await self._read("trailer") == _BODY:  # noqa: PLR2004 - HTTP
             return True
         how = "stores them inside of the object" if status == 200 else "refuses them"  # noqa: PLR2004 - HTTP
@@ -140,6 +157,7 @@ class _Probe:
     async def _multipart(self) -> bool:
         client, bucket, key = self._clients.plain, self._settings.bucket, self._key("parts")
         upload_id: str | None = None
+        why = "joins parts wrongly"
         try:
             async with within(self._settings.timeout_s):
                 begun = await client.create_multipart_upload(Bucket=bucket, Key=key)
@@ -169,11 +187,11 @@ class _Probe:
             upload_id = None
             if await self._read("parts") == _FIRST_PART + _LAST_PART:
                 return True
-            why = "joins parts wrongly"
         except StoreFailed as error:
             why = f"refuses parts ({error.detail})"
-        if upload_id is not None:
-            await self._abort(key, upload_id)
+        finally:
+            if upload_id is not None:
+                await self._abort(key, upload_id)
         self._reasons.append(f"it {why}: large files are sent in one piece")
         return False
 

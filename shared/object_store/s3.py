@@ -9,7 +9,6 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import structlog
 from botocore.exceptions import ClientError
 
 from shared.contracts.reasons import ReasonCode
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from shared.object_store.port import Listed
     from shared.object_store.settings import S3Settings
 
-log = structlog.get_logger()
-
 MIB: Final = 1024 * 1024
 SINGLE_PUT_BYTES: Final = 64 * MIB
 # Up to here it costs less to send again than to ask first.
@@ -48,8 +45,6 @@ ASK_FIRST_BYTES: Final = 8 * MIB
 # Up to here a body is sent from memory, without a thread for each read of the file.
 FROM_MEMORY_BYTES: Final = 1 * MIB
 READ_BYTES: Final = 1 * MIB
-# Between two probes of a bucket that does not answer.
-LEARN_AGAIN_S: Final = 30.0
 SHA256_KEY: Final = "sha256"
 # Objects are named by their bytes and never change.
 CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
@@ -90,6 +85,10 @@ class S3ObjectStore:
         await self._learned.wait()
         assert self._capabilities is not None, "set before the event"
         return self._capabilities
+
+    async def reread_keys(self) -> None:
+        """Sign with what the files of keys hold now; nothing where the keys are settings."""
+        await self._clients.credentials.reread()
 
     async def put(self, order: PutOrder) -> Put:
         """See `ObjectStore.put`. What is there already, by size and hash, is not sent again."""
@@ -261,35 +260,20 @@ class S3ObjectStore:
 
 
 @contextlib.asynccontextmanager
-async def s3_object_store(
-    settings: S3Settings, *, learning: bool = False
-) -> AsyncGenerator[S3ObjectStore]:
+async def s3_object_store(settings: S3Settings) -> AsyncGenerator[S3ObjectStore]:
     """The bucket that the settings name; its connections are closed at the end.
 
-    With `learning` it is probed meanwhile, again and again until it answers, and puts go by what
-    came of it; until then, as while it is away, they take nothing for granted.
+    Nothing is taken for granted of it until `learn`: a process that stays uses `attended_bucket`.
+
+    Raises:
+        KeysUnreadable: the settings name files of keys, which hold none.
     """
     async with s3_clients(settings) as clients:
         store = S3ObjectStore(clients, settings)
-        learner = asyncio.create_task(_learn_some_time(store)) if learning else None
         try:
             yield store
         finally:
-            if learner is not None:
-                learner.cancel()
-                await asyncio.wait((learner,))
             await store.drained()
-
-
-async def _learn_some_time(store: S3ObjectStore) -> None:
-    while True:
-        try:
-            await store.learn()
-        except StoreFailed as error:
-            log.warning("bucket_not_probed", bucket=store.bucket, why=str(error))
-            await asyncio.sleep(LEARN_AGAIN_S)
-        else:
-            return
 
 
 def _described(order: PutOrder) -> Description:

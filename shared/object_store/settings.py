@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import HttpUrl, PositiveFloat, PositiveInt, SecretStr
+from pydantic import HttpUrl, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,6 +15,9 @@ class S3Settings(BaseSettings):
     Attributes:
         endpoint_url: the service; None: AWS itself.
         public_endpoint_url: the same service as readers outside see it, for signed URLs.
+        access_key, secret_key: the keys themselves; or:
+        access_key_file, secret_key_file: files that hold them, as mounted secrets: read at start,
+            on SIGHUP, and when the service refuses what they held.
         url_mode: how objects are read: by URLs signed for a while, or below a public base.
         public_base_url: what keys are appended to in public mode.
         signed_url_ttl_s: how long a signed URL works.
@@ -24,6 +28,8 @@ class S3Settings(BaseSettings):
         max_connections: at once.
         timeout_s: for one request to be answered, without the body's own time.
         min_bytes_per_s: how slowly a body may go to the service, or come from it.
+        stale_upload_s: an upload in parts that began so long ago and is not of this process was
+            left by one that is dead; longer than any upload takes.
     """
 
     model_config = SettingsConfigDict(env_prefix="VELRO_S3_", extra="ignore")
@@ -31,8 +37,10 @@ class S3Settings(BaseSettings):
     endpoint_url: HttpUrl | None = None
     public_endpoint_url: HttpUrl | None = None
     region: str = "us-east-1"
-    access_key: str
-    secret_key: SecretStr
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+    access_key_file: Path | None = None
+    secret_key_file: Path | None = None
     bucket: str = "media"
     url_mode: Literal["signed", "public"] = "signed"
     public_base_url: HttpUrl | None = None
@@ -43,3 +51,17 @@ class S3Settings(BaseSettings):
     max_connections: PositiveInt = 128
     timeout_s: PositiveFloat = 30.0
     min_bytes_per_s: PositiveFloat = 100_000.0
+    stale_upload_s: PositiveFloat = 86_400.0
+
+    @model_validator(mode="after")
+    def _one_pair_of_keys(self) -> Self:
+        values = (self.access_key, self.secret_key and self.secret_key.get_secret_value())
+        files = (self.access_key_file, self.secret_key_file)
+        if all(values) and not any(files):
+            return self
+        if all(files) and not any(values):
+            return self
+        raise ValueError(
+            "the bucket needs one pair of keys: give VELRO_S3_ACCESS_KEY and VELRO_S3_SECRET_KEY, "
+            "or VELRO_S3_ACCESS_KEY_FILE and VELRO_S3_SECRET_KEY_FILE"
+        )

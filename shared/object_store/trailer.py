@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 from yarl import URL
 
 if TYPE_CHECKING:
+    from shared.object_store.credentials import KeyPair
     from shared.object_store.settings import S3Settings
 
 _PAYLOAD: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
@@ -32,7 +33,7 @@ class _TrailerAuth(S3SigV4Auth):
         return _PAYLOAD
 
 
-async def put_with_trailer(settings: S3Settings, *, key: str, body: bytes) -> int:
+async def put_with_trailer(settings: S3Settings, keys: KeyPair, *, key: str, body: bytes) -> int:
     """Put an object so; the answer's HTTP status.
 
     Raises:
@@ -58,7 +59,7 @@ async def put_with_trailer(settings: S3Settings, *, key: str, body: bytes) -> in
             "x-amz-trailer": "x-amz-checksum-crc32",
         },
     )
-    credentials = Credentials(settings.access_key, settings.secret_key.get_secret_value())
+    credentials = Credentials(keys.access_key, keys.secret_key)
     _TrailerAuth(credentials, "s3", settings.region).add_auth(request)
     async with (
         aiohttp.ClientSession() as session,

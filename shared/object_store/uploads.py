@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from botocore.exceptions import ClientError
 
-from shared.object_store.failures import within
+from shared.object_store.failures import NOT_FOUND, status_of, within
 from shared.object_store.file_part import FilePart
 from shared.object_store.keys import is_object_key
 from shared.object_store.port import StoreFailed
+from shared.object_store.probe import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,7 @@ class Uploads:
         self._pace = settings.min_bytes_per_s
         self._parts_at_once = settings.parts_at_once
         self._places = asyncio.Semaphore(settings.parts_at_once)
+        self._under_way: set[str] = set()
         self._aborting: set[asyncio.Task[None]] = set()
 
     async def put(
@@ -73,6 +76,7 @@ class Uploads:
                 Metadata=described.metadata,
             )
         upload_id = begun["UploadId"]
+        self._under_way.add(upload_id)
         completed = False
         try:
             parts = await self._send(client, order, upload_id, with_md5=with_md5)
@@ -87,34 +91,45 @@ class Uploads:
         finally:
             if not completed:
                 await self._abort_whatever_comes(client, order.key, upload_id)
+            self._under_way.discard(upload_id)
 
     async def sweep(self, client: S3Client, *, before: datetime) -> int:
         """Abort our own uploads that began before a moment; how many.
 
         What a killed process left: its parts cost space and are seen by no listing of objects.
-        A key that we would not give an object is somebody else's upload.
+        A key that we would not give an object is somebody else's upload. No more is kept in
+        memory than one page of them.
 
         Raises:
             StoreFailed: the bucket gave no answer.
         """
-        stale: list[tuple[str, str]] = []
+        swept = 0
         pages = aiter(client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket))
         while True:
             async with within(self._timeout_s):
                 page = await anext(pages, None)
             if page is None:
-                break
+                return swept
             for upload in page.get("Uploads", []):
-                key, begun = upload.get("Key", ""), upload.get("Initiated")
-                if begun is not None and begun < before and is_object_key(key):
-                    stale.append((key, upload.get("UploadId", "")))
-        for key, upload_id in stale:
-            async with within(self._timeout_s):
+                key, upload_id = upload.get("Key", ""), upload.get("UploadId", "")
+                begun = upload.get("Initiated")
+                ours = is_object_key(key) or key.startswith(f"{PREFIX}/")
+                if not ours or upload_id in self._under_way or begun is None or begun >= before:
+                    continue
+                swept += await self._swept(client, key, upload_id)
+
+    async def _swept(self, client: S3Client, key: str, upload_id: str) -> bool:
+        async with within(self._timeout_s):
+            try:
                 await client.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=upload_id
                 )
-            log.info("upload_swept", key=key, upload_id=upload_id)
-        return len(stale)
+            except ClientError as error:
+                if status_of(error) == NOT_FOUND:
+                    return False  # another process swept it
+                raise
+        log.info("upload_swept", key=key, upload_id=upload_id)
+        return True
 
     async def close(self) -> None:
         """Wait for what is being aborted; each is bounded in time."""

@@ -25,7 +25,10 @@ _NEWS_S: Final = 15.0
 
 async def serve(settings: StorageSettings, copying: CopySettings) -> None:
     """Project and copy until a signal; then let running copies end, or give them back."""
-    async with Service.assembled(settings) as service, service.storing(copying) as store:
+    async with (
+        Service.assembled(settings) as service,
+        service.storing(copying, staying=True) as store,
+    ):
         workers = service.workers(store)
         health = Health(service.connection, service.projector, service.watch, workers)
         stopped = asyncio.Event()

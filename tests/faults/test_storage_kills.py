@@ -84,7 +84,10 @@ async def test_a_worker_killed_in_the_download_stores_the_object_once(
 async def test_a_worker_killed_before_the_put_stores_the_object_once(scene: Scene) -> None:
     await scene.completed("g")
     async with (
-        wire(port_of(scene.bucket.endpoint_url), hold_requests=b"PUT /") as s3,
+        wire(
+            port_of(scene.bucket.endpoint_url),
+            hold_requests=b"PUT /" + scene.bucket.bucket.encode() + b"/ann/",
+        ) as s3,
         storage_process(scene.through(s3=s3), "serve", quiet=True) as process,
     ):
         await s3.wait_caught()
@@ -159,7 +162,10 @@ async def test_two_services_at_once_store_each_object_once(scene: Scene) -> None
 async def test_a_service_beside_a_killed_one_takes_over_its_work(scene: Scene) -> None:
     await scene.completed("g")
     async with (
-        wire(port_of(scene.bucket.endpoint_url), hold_requests=b"PUT /") as s3,
+        wire(
+            port_of(scene.bucket.endpoint_url),
+            hold_requests=b"PUT /" + scene.bucket.bucket.encode() + b"/ann/",
+        ) as s3,
         storage_process(scene.through(s3=s3), "serve", quiet=True) as process,
     ):
         await s3.wait_caught()

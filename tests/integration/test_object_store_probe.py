@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contracts.reasons import ReasonCode
-from shared.object_store import s3
+from shared.object_store import attended
+from shared.object_store.attended import attended_bucket
 from shared.object_store.capabilities import BodyCheck
 from shared.object_store.port import Put, StoreFailed
 from shared.object_store.s3 import s3_object_store
@@ -93,10 +94,10 @@ async def test_credentials_that_are_refused_are_named_so(
 async def test_a_bucket_that_is_away_is_probed_when_it_is_back(
     own_s3: OwnS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(s3, "LEARN_AGAIN_S", 0.05)
+    monkeypatch.setattr(attended, "LEARN_AGAIN_S", 0.05)
     await asyncio.to_thread(own_s3.server.stop)
     order = an_order(tmp_path)
-    async with s3_object_store(settings_for(own_s3.address), learning=True) as store:
+    async with attended_bucket(settings_for(own_s3.address), sweeping=True) as store:
         with pytest.raises(StoreFailed) as failed:
             await store.put(order)
         assert failed.value.reason is ReasonCode.BUCKET_UNAVAILABLE

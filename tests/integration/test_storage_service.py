@@ -183,14 +183,27 @@ async def test_init_makes_what_is_missing(scene: Scene) -> None:
     assert ended.code == 0, ended.err
 
 
-@pytest.mark.parametrize("missing", ["VELRO_STORAGE_POSTGRES_DSN", "VELRO_S3_SECRET_KEY"])
-async def test_a_missing_setting_is_named(missing: str) -> None:
-    env = {
-        "VELRO_STORAGE_POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1/none",
-        "VELRO_S3_ACCESS_KEY": "key",
-        "VELRO_S3_SECRET_KEY": "secret",
-    }
-    del env[missing]
-    ended = await run(env, "serve")
+KEYS = {"VELRO_S3_ACCESS_KEY": "key", "VELRO_S3_SECRET_KEY": "secret"}
+
+
+async def test_a_missing_setting_is_named() -> None:
+    ended = await run(KEYS, "serve")
     assert ended.code == 2
-    assert ended.err.startswith(f"{missing}: ")
+    assert ended.err.startswith("VELRO_STORAGE_POSTGRES_DSN: ")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"VELRO_S3_ACCESS_KEY": "key"},
+        {"VELRO_S3_ACCESS_KEY": "key", "VELRO_S3_SECRET_KEY_FILE": "/run/secrets/key"},
+        {**KEYS, "VELRO_S3_ACCESS_KEY_FILE": "/run/a", "VELRO_S3_SECRET_KEY_FILE": "/run/b"},
+    ],
+)
+async def test_what_is_no_pair_of_keys_is_said_so(keys: dict[str, str]) -> None:
+    dsn = "postgresql://nobody@127.0.0.1:1/none"
+    ended = await run({"VELRO_STORAGE_POSTGRES_DSN": dsn, **keys}, "serve")
+    assert ended.code == 2
+    assert ended.err.startswith("VELRO_S3_*: ")
+    assert "VELRO_S3_SECRET_KEY_FILE" in ended.err
