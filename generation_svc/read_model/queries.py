@@ -121,6 +121,9 @@ class GenerationQueries:
             self.pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
+            # What this transaction sees begins with its first query. Without the lock before it, a
+            # rebuild could switch tables in between, and its last rows would be too new to be seen.
+            await QUERIES.run(connection, "hold_tables")
             counted = await QUERIES.row(connection, "count_since", since=since)
             not_stored = await QUERIES.row(connection, "count_not_stored", now=now)
         assert counted is not None  # an aggregate answers with one row

@@ -33,6 +33,10 @@ select id, position
 from generations
 where id = any(:ids::text[]);
 
+-- name: hold_tables()!
+-- Keep the tables from being switched until the transaction ends.
+lock table generations in access share mode;
+
 -- name: count_since(since)^
 -- What became of the generations that were asked for since a moment.
 select

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from generation_svc.read_model.model import NAME, GenerationModel
+from generation_svc.read_model.model import NAME
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.messaging.jetstream import jetstream_of
 from shared.projection.applying import Poison
@@ -24,6 +24,7 @@ from tests.generation_events import (
     storage_failed,
 )
 from tests.projecting import QUICK, World, same_as, table, until_state, world
+from tests.read_models import NewerModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -190,12 +191,6 @@ async def test_what_no_rebuild_could_have_left_is_begun_anew(here: World) -> Non
     await connection.close()
     assert (await replayed(here)).began_at == 0
     assert same_as(await here.folded(), await here.rows())
-
-
-class NewerModel(GenerationModel):
-    @property
-    def schema_sql(self) -> str:
-        return super().schema_sql + "\nalter table generations add column newer text;"
 
 
 async def test_tables_of_an_older_version_are_replaced_while_the_new_service_waits(
