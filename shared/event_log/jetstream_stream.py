@@ -107,14 +107,9 @@ async def ensure_stream(
         found = await _found_or_created(connection, declaration, timeout_s)
         wanted = declaration.settings()
         additive = _additive(found, wanted)
-        differences = [
-            f"{name} is {_value(found, name)!r} and should be {value!r}"
-            for name, value in wanted.items()
-            if name not in additive and not _same(name, _value(found, name), value)
-        ]
-        if differences:
+        if others := differences(found | additive, declaration):
             raise LogMismatch(
-                f"stream {declaration.name} was made with other settings: {'; '.join(differences)}"
+                f"stream {declaration.name} was made with other settings: {'; '.join(others)}"
             )
         if additive:
             await ask(
@@ -129,6 +124,18 @@ async def ensure_stream(
     except ApiError as error:
         message = f"the server refuses stream {declaration.name}: {error}"
         raise (LogUnavailable if error.code >= 500 else LogMismatch)(message) from error  # noqa: PLR2004 - as in HTTP
+
+
+def differences(found: dict[str, Any], declaration: StreamDeclaration) -> list[str]:
+    """How a stream's settings, as the server tells them, differ from what they must be.
+
+    A sentence each. A duplicate window may be any: it costs memory and takes nothing away.
+    """
+    return [
+        f"{name} is {_value(found, name)!r} and should be {value!r}"
+        for name, value in declaration.settings().items()
+        if not _same(name, _value(found, name), value)
+    ]
 
 
 async def stream_state(connection: Client, name: str, *, timeout_s: float) -> StreamState:
