@@ -106,14 +106,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(nats_url: str, stream: str, subjects: Subjects, dsn: str) -> AsyncGenerator[World]:
+async def world(
+    nats_url: str, stream: str, subjects: Subjects, dsn: str, *, batch: int = 2000
+) -> AsyncGenerator[World]:
     """Open everything; nothing is projected before a projector runs."""
     async with AsyncExitStack() as stack:
         nats = await stack.enter_async_context(connected(nats_url, name="test"))
         await ensure_stream(nats, StreamDeclaration(name=stream, subjects=subjects))
         watch = PositionWatch(dsn, NAME)
         await stack.enter_async_context(watch.running())
-        limits = ReadLimits(heartbeat_s=0.5, silence_s=1.5, patience_s=10)
+        limits = ReadLimits(batch=batch, heartbeat_s=0.5, silence_s=1.5, patience_s=10)
         yield World(
             nats=nats,
             stream=stream,

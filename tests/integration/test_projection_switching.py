@@ -168,7 +168,7 @@ async def test_replaced_tables_are_kept_for_their_time_and_dropped_by_the_projec
         await sweep(connection, Schemas(NAME))
         assert await previous_is_kept(here)
         await connection.execute(
-            f"update {NAME}_previous.replaced set kept_until = now() - interval '1 second'"
+            "update generation_previous.replaced set kept_until = now() - interval '1 second'"
         )
         await connection.close()
 

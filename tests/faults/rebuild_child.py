@@ -1,0 +1,99 @@
+"""A rebuild in a process of its own that kills itself at one moment.
+
+`python -m tests.faults.rebuild_child <nats> <stream> <root> <dsn> <what> <number>`: `built` ends it
+when it is told of so many steps of progress, `switch` before so many statements of the switch are
+sent, `never` lets it end. It prints where it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from generation_svc.read_model.model import GenerationModel
+from shared.contracts.subjects import Subjects
+from shared.event_log.jetstream import JetStreamLog
+from shared.event_log.jetstream_reader import ReadLimits
+from shared.messaging.connection import connected
+from shared.projection import rebuild, rebuild_bulk
+from shared.projection.batch import Decoding
+from shared.projection.rebuild_switch import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from shared.projection.rebuild import Progress
+
+# Small, so that what is tested takes several steps of each kind.
+BATCH, BULK_EVENTS, ROWS_A_LOT = 5, 10, 3
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashPoint:
+    """Counts down to the moment at which the process ends."""
+
+    def __init__(self, what: str, number: int) -> None:
+        self._what = what
+        self._left = number
+        self._switching = False
+
+    def progress(self, progress: Progress) -> None:
+        if progress.done == progress.began_at:
+            print(progress.began_at, flush=True)  # noqa: T201 - tells the test
+        elif self._what == "built":
+            self._count()
+
+    def install(self) -> None:
+        """Stand before every statement that a switch sends."""
+        switch: Any = Switch
+        tried = switch.tried
+
+        async def counted_try(*arguments: Any) -> Any:  # noqa: ANN401 - stands in for any
+            self._switching = True
+            return await tried(*arguments)
+
+        switch.tried = counted_try
+        for name in ("execute", "_execute"):
+            original = getattr(asyncpg.Connection, name)
+            setattr(asyncpg.Connection, name, self._counting(original))
+
+    def _counting(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(connection: Any, query: str, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - the same
+            # `execute` with arguments goes through `_execute`, where it is counted.
+            if self._switching and not (original.__name__ == "execute" and args):
+                self._count()
+            return await original(connection, query, *args, **named)
+
+        return counted
+
+    def _count(self) -> None:
+        self._left -= 1
+        if not self._left:
+            die()
+
+
+async def main(nats_url: str, stream: str, root: str, dsn: str, point: CrashPoint) -> None:
+    subjects = Subjects(root)
+    async with connected(nats_url, name="child") as nats:
+        log = JetStreamLog(nats, subjects, stream=stream, read_limits=ReadLimits(batch=BATCH))
+        await rebuild.replay(
+            dsn, log, GenerationModel(), Decoding(subjects), on_progress=point.progress
+        )
+
+
+if __name__ == "__main__":
+    *where, what, number = sys.argv[1:]
+    crash = CrashPoint(what, int(number))
+    if what == "switch":
+        crash.install()
+    sizes: Any = rebuild, rebuild_bulk
+    sizes[0]._BULK_EVENTS, sizes[1]._ROWS_A_LOT = BULK_EVENTS, ROWS_A_LOT
+    asyncio.run(main(*where, crash))
