@@ -14,6 +14,8 @@ from velro import dead_letters, generating, operating, parked, replaying, statis
 from velro.demo.story import play
 from velro.options import DIRECTORY, AsJson, duration, use_environment
 from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when it runs
+from velro.verify.command import generations, verify_and_show
+from velro.verify.verifying import Wanted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
@@ -82,6 +84,27 @@ def replay(
     """Build a read model anew from the log, beside the running services, and swap it in."""
     use_environment()
     run(replaying.replay_with_bar(read_model, Console()))
+
+
+@app.command()
+def verify(
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the bytes of every object.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="generation=ID: this one alone; may be repeated.")
+    ] = None,
+    grace: Annotated[
+        str, typer.Option(help="Objects younger than this are no orphans yet: 90m, 24h, 7d.")
+    ] = "60m",
+    as_json: AsJson = False,
+) -> None:
+    """Compare log, read models and bucket: what is missing, other, or belongs to nobody.
+
+    Ends with 1 where something is wrong, with 4 where something could not be read.
+    """
+    use_environment()
+    wanted = Wanted(only=generations(only), deep=deep, grace_s=duration(grace).total_seconds())
+    raise typer.Exit(run(verify_and_show(wanted, as_json=as_json)))
 
 
 @letters.command("list")

@@ -1,0 +1,9 @@
+"""What can keep verifying from coming to a result."""
+
+from __future__ import annotations
+
+from shared.errors import TryLater
+
+
+class NotReadable(TryLater):
+    """One of the three could not be read, so that nothing can be said of it."""

@@ -1,0 +1,142 @@
+"""A second process for a second stretch of the log: reading and folding are Python's work alone.
+
+`python -m velro.verify.helping` takes its task, pickled, on stdin, tells on stdout how far it is,
+a number a line, and ends with a line that begins with `=`: what came of it, pickled, in hex.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+import uvloop
+
+from shared.event_log.jetstream import JetStreamLog
+from shared.messaging.connection import connected
+from shared.projection.batch import Decoding
+from velro.verify.errors import NotReadable
+from velro.verify.objects import KeptObjects
+from velro.verify.read_models import compared, joined
+from velro.verify.stretch import Looked, Stretch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from pathlib import Path
+
+    from shared.contracts.subjects import Subjects
+    from shared.event_log.port import EventLog
+    from velro.verify.read_models import Moment
+
+_LONGEST_LINE: Final = 256 * 1024 * 1024
+_LEAVES_WITHIN_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogAddress:
+    """Where the log is."""
+
+    nats_url: str
+    stream: str
+    subjects: Subjects
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[EventLog]:
+        """The log, over a connection of one's own.
+
+        Raises:
+            BrokerUnavailable: no NATS.
+        """
+        async with connected(self.nats_url.split(","), name="velro verify") as connection:
+            yield JetStreamLog(connection, self.subjects, stream=self.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One stretch of the log; what it says is stored is written to `objects`."""
+
+    log: LogAddress
+    moments: Sequence[Moment]
+    after: int
+    until: int
+    objects: Path
+
+
+async def look(task: Task, tell: Callable[[int], None]) -> Looked:
+    """Look at a stretch in this process.
+
+    Raises:
+        LogUnavailable, LogMismatch, NotReadable: as `Stretch.look`.
+    """
+    models = compared()
+    objects = KeptObjects(task.objects)
+    try:
+        async with AsyncExitStack() as stack:
+            log = await stack.enter_async_context(task.log.opened())
+            snapshots = [
+                await stack.enter_async_context(joined(moment, model))
+                for moment, model in zip(task.moments, models, strict=True)
+            ]
+            stretch = Stretch(models, task.moments, snapshots, objects)
+            return await stretch.look(
+                log, Decoding(task.log.subjects), after=task.after, until=task.until, tell=tell
+            )
+    finally:
+        objects.close()
+
+
+async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
+    """The same in a process of its own, which ends when this call does.
+
+    Raises:
+        NotReadable: it failed, for the reason it gave.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "velro.verify.helping"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.close()
+        async for line in process.stdout:
+            if line.startswith(b"="):
+                # Written by our own process, from our own task.
+                return cast("Looked", pickle.loads(bytes.fromhex(line[1:].decode())))  # noqa: S301
+            tell(int(line))
+        said = (await process.stderr.read()).decode(errors="replace").strip()
+        raise NotReadable(f"positions {task.after} to {task.until}: {said[-2000:]}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(_LEAVES_WITHIN_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def main() -> None:
+    """Look at the stretch that stdin names."""
+    task = cast("Task", pickle.loads(sys.stdin.buffer.read()))  # noqa: S301 - from our own process
+    looked = uvloop.run(look(task, lambda events: _tell(str(events))))
+    _tell(f"={pickle.dumps(looked).hex()}")
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

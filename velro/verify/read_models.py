@@ -1,0 +1,275 @@
+"""The read models as verifying sees them: whole rows at one moment, beside folds of the log."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from generation_svc.read_model.model import NAME as GENERATION
+from generation_svc.read_model.model import GenerationModel
+from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.postgres.queries import Queries
+from shared.projection.errors import SchemaOutdated
+from shared.projection.kept import marks_of
+from shared.projection.tables import QUERIES as TABLES
+from shared.projection.tables import read_checkpoint, schema_fingerprint
+from storage_svc.read_model.model import NAME as STORAGE
+from storage_svc.read_model.model import BacklogModel
+from velro.verify.errors import NotReadable
+from velro.verify.findings import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+
+    from asyncpg import Connection, Record
+
+    from shared.projection.kept import Marks
+    from shared.projection.port import ReadModel
+    from shared.projection.tables import Checkpoint
+
+QUERIES: Final = Queries(Path(__file__).parent / "read_models.sql")
+
+NAMES: Final = (GENERATION, STORAGE)
+"""The read models, in the order in which folds and snapshots list them."""
+
+# A generation's place among its user's equals is counted when it is saved; no event says it.
+_NOT_SAID_BY_THE_LOG: Final = frozenset({"turn"})
+_JSON_COLUMNS: Final = frozenset({"input", "metadata", "failure", "outputs"})
+_SHOWN: Final = 200
+
+Columns = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One read model with what its rows are compared by.
+
+    Attributes:
+        columns: what the model would write of folded rows, by column.
+        id_column: the one of these that names the generation.
+    """
+
+    model: ReadModel[Any]
+    columns: Callable[[Mapping[str, Any]], Mapping[str, list[Any]]]
+    id_column: str
+
+    @property
+    def name(self) -> str:
+        """The read model's."""
+        return self.model.name
+
+
+def compared() -> tuple[Compared, Compared]:
+    """Both read models, in the order of `NAMES`."""
+    generation, storage = GenerationModel(), BacklogModel()
+    return (
+        Compared(generation, generation.columns, "id"),
+        Compared(storage, storage.columns, "generation_id"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Where the events of one generation are put aside from."""
+
+    position: int
+    events: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A read model at one moment, to be looked at over any number of connections.
+
+    Attributes:
+        snapshot: Postgres' own name of the moment, while the connection that took it lives.
+        position: how far the log is in these rows.
+        parked: by generation.
+        marks: what the read model knows of single events.
+    """
+
+    dsn: str
+    snapshot: str
+    position: int
+    parked: Mapping[str, Parked]
+    marks: Marks
+
+
+class Snapshot:
+    """Rows of one read model at one moment, over one connection."""
+
+    def __init__(self, connection: Connection[Record], model: Compared) -> None:
+        self._connection = connection
+        self._model = model
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, list[Record]]:
+        """Whole rows of these generations; absent where there is none."""
+        records = await QUERIES.rows(self._connection, f"{self._model.name}_rows", ids=ids)
+        found: dict[str, list[Record]] = {}
+        of = itemgetter(self._model.id_column)
+        for record in records:
+            found.setdefault(of(record), []).append(record)
+        return found
+
+    async def loaded(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The same as the model itself loads them."""
+        return await self._model.model.load(self._connection, ids)
+
+    async def ids(self) -> AsyncGenerator[list[str], None]:
+        """Every generation that has a row, some thousands at a time; perhaps more than once."""
+        cursor = await self._connection.cursor(QUERIES.sql(f"{self._model.name}_ids"))
+        while records := await cursor.fetch(5000):
+            yield [record["id"] for record in records]
+
+
+@asynccontextmanager
+async def taken(dsn: str, model: Compared) -> AsyncGenerator[tuple[Moment, Snapshot, Checkpoint]]:
+    """A read model as it is now, whatever changes meanwhile.
+
+    Raises:
+        NotReadable: no Postgres.
+        SchemaOutdated: the tables are those of another version.
+    """
+    connection = await _connected(dsn, model)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute("set local idle_in_transaction_session_timeout = 0")
+            await _recognise(connection, model)
+            checkpoint = await read_checkpoint(connection)
+            # Looked at, so that they cannot be swapped for others from here on.
+            await QUERIES.rows(connection, f"{model.name}_rows", ids=[])
+            parked = {
+                row["generation_id"]: Parked(row["position"], row["events"], row["reason"])
+                for row in await QUERIES.rows(connection, "parked")
+            }
+            moment = Moment(
+                dsn=dsn,
+                snapshot=await connection.fetchval("select pg_export_snapshot()"),
+                position=checkpoint.position,
+                parked=parked,
+                marks=await marks_of(connection, model.name),
+            )
+            yield moment, Snapshot(connection, model), checkpoint
+    except POSTGRES_AWAY as error:
+        raise NotReadable(f"read model {model.name}: {type(error).__name__}: {error}") from error
+    finally:
+        await close(connection)
+
+
+@asynccontextmanager
+async def joined(moment: Moment, model: Compared) -> AsyncGenerator[Snapshot]:
+    """The same moment over a connection of one's own.
+
+    Raises:
+        NotReadable: no Postgres.
+    """
+    connection = await _connected(moment.dsn, model)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute("set local idle_in_transaction_session_timeout = 0")
+            await connection.execute(f"set transaction snapshot '{moment.snapshot}'")
+            yield Snapshot(connection, model)
+    except POSTGRES_AWAY as error:
+        raise NotReadable(f"read model {model.name}: {type(error).__name__}: {error}") from error
+    finally:
+        await close(connection)
+
+
+async def _recognise(connection: Connection[Record], model: Compared) -> None:
+    if not await TABLES.value(connection, "exists_in", schema_name=model.name):
+        raise NotReadable(
+            f"read model {model.name} has no tables: build them with velro replay {model.name}"
+        )
+    found = await TABLES.row(connection, "checkpoint")
+    if found is None or found["schema_fingerprint"] != schema_fingerprint(model.model):
+        raise SchemaOutdated(
+            f"the tables of read model {model.name} belong to another version; "
+            f"rebuild them from the log with: velro replay {model.name}"
+        )
+
+
+async def _connected(dsn: str, model: Compared) -> Connection[Record]:
+    try:
+        return await connect(dsn, schema=model.name, application_name="velro verify")
+    except POSTGRES_AWAY as error:
+        raise NotReadable(f"read model {model.name}: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a row is not as the log says."""
+
+    kind: Kind
+    detail: str
+
+
+class Comparison:
+    """Compares folds of one read model with rows of the table, column by column."""
+
+    def __init__(self, model: Compared) -> None:
+        self._model = model
+        self._names: list[str] = []
+        self._picked: Callable[[Record], Columns] | None = None
+
+    def differing(
+        self, ids: Iterable[str], folded: Mapping[str, Any], found: Mapping[str, list[Record]]
+    ) -> dict[str, Difference]:
+        """Of these generations, the ones whose rows are not as folded, and how."""
+        expected = self._expected(folded)
+        different: dict[str, Difference] = {}
+        for generation_id in ids:
+            rows = found.get(generation_id)
+            wanted = expected.get(generation_id)
+            if wanted is None:
+                if rows is not None:
+                    said = "the log says nothing that would make this row"
+                    different[generation_id] = Difference(Kind.ROW_UNKNOWN, said)
+            elif rows is None:
+                different[generation_id] = Difference(Kind.ROW_MISSING, "there is no row")
+            elif (said := self._difference(wanted, rows)) is not None:
+                different[generation_id] = Difference(Kind.ROW_DIFFERS, said)
+        return different
+
+    def _expected(self, folded: Mapping[str, Any]) -> dict[str, list[Columns]]:
+        written = {generation_id: row for generation_id, row in folded.items() if row is not None}
+        if not written:
+            return {}
+        columns = self._model.columns(written)
+        self._names = [name for name in columns if name not in _NOT_SAID_BY_THE_LOG]
+        expected: dict[str, list[Columns]] = {}
+        ids = columns[self._model.id_column]
+        each = zip(*(columns[name] for name in self._names), strict=True)
+        for generation_id, row in zip(ids, each, strict=True):
+            expected.setdefault(generation_id, []).append(row)
+        return expected
+
+    def _difference(self, wanted: list[Columns], rows: list[Record]) -> str | None:
+        if self._picked is None:
+            keys = list(rows[0].keys())
+            self._picked = itemgetter(*(keys.index(name) for name in self._names))
+        found = [self._picked(row) for row in rows]
+        if found == wanted:
+            return None
+        if len(found) != len(wanted):
+            return f"{len(wanted)} rows are expected, {len(found)} are there"
+        said = [
+            f"{name} is {_short(there)} instead of {_short(expected)}"
+            for before, after in zip(wanted, found, strict=True)
+            for name, expected, there in zip(self._names, before, after, strict=True)
+            if expected != there and not (name in _JSON_COLUMNS and _same_json(expected, there))
+        ]
+        return "; ".join(said) if said else None
+
+
+def _same_json(one: object, other: object) -> bool:
+    # Written by another version of a library, the same value may be another text.
+    return isinstance(one, str) and isinstance(other, str) and json.loads(one) == json.loads(other)
+
+
+def _short(value: object) -> str:
+    text = str(value) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,175 @@
+"""Log and read models beside each other: every generation that either of them knows."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from shared.projection.tables import recognise
+from velro.verify.findings import Finding, Kind
+from velro.verify.helping import LogAddress, Task, look, look_elsewhere
+from velro.verify.judging import Judging
+from velro.verify.objects import KeptObjects
+from velro.verify.progress import Progress
+from velro.verify.read_models import Moment, Snapshot, compared, taken
+from velro.verify.stretch import fingerprint
+from velro.verify.together import together
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from pathlib import Path
+
+    from shared.event_log.port import EventLog
+    from velro.verify.report import Report
+    from velro.verify.stretch import Looked
+
+# Another process takes 1.5 s to be there.
+_WORTH_A_PROCESS: Final = 100_000
+_MOST_PROCESSES: Final = 4
+
+
+def processes_worth_having() -> int:
+    """As many as this process may use cores, within reason."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(_MOST_PROCESSES, cores or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the log says is stored.
+
+    Attributes:
+        parts: files, each with a part of it: see `objects.KeptObjects`.
+        folders: of the generations that were asked for alone.
+    """
+
+    parts: Sequence[Path]
+    folders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Compares the rows of both read models with the log.
+
+    Attributes:
+        dsns: of their databases, in the order of `read_models.NAMES`.
+        room: a folder for what does not belong in memory.
+    """
+
+    address: LogAddress
+    log: EventLog
+    dsns: Sequence[str]
+    room: Path
+    report: Report
+    tell: Callable[[Progress], None]
+    processes: int
+
+    async def compare(self, only: Sequence[str]) -> Said:
+        """Add to the report what is wrong; what the log says is stored.
+
+        Args:
+            only: these generations instead of all.
+
+        Raises:
+            NotReadable, LogUnavailable: one of the two cannot be read.
+            LogMismatch: the log is not the one that is in the tables.
+            SchemaOutdated: the tables are those of another version.
+        """
+        models = compared()
+        async with AsyncExitStack() as stack:
+            moments: list[Moment] = []
+            snapshots: list[Snapshot] = []
+            for dsn, model in zip(self.dsns, models, strict=True):
+                moment, snapshot, checkpoint = await stack.enter_async_context(taken(dsn, model))
+                await recognise(self.log, checkpoint)
+                moments.append(moment)
+                snapshots.append(snapshot)
+                self.report.positions[model.name] = moment.position
+                self.report.add(_parked(model.name, moment, only))
+            suspects = dict.fromkeys(only)
+            parts: list[Path] = []
+            if not only:
+                tasks = self._tasks(moments)
+                parts = [task.objects for task in tasks]
+                looks = await self._look(tasks)
+                suspects = await self._suspects(looks, snapshots)
+            part = self.room / "judged.sqlite"
+            objects = KeptObjects(part)
+            judging = Judging(self.log, models, moments, snapshots, objects)
+            judged = 0
+            async for findings in judging.judge(suspects):
+                judged += len(findings.ids)
+                self.report.add(findings.found)
+                self.tell(Progress("generations judged", judged, len(suspects)))
+            objects.close()
+            self.report.generations += judged
+        return Said([*parts, part], frozenset(judging.folders) if only else frozenset())
+
+    def _tasks(self, moments: Sequence[Moment]) -> list[Task]:
+        end = max(moment.position for moment in moments)
+        pieces = max(1, min(self.processes, end // _WORTH_A_PROCESS))
+        cuts = [end * piece // pieces for piece in range(pieces + 1)]
+        return [
+            Task(self.address, moments, after, until, self.room / f"stretch-{after}.sqlite")
+            for after, until in pairwise(cuts)
+            if after < until
+        ]
+
+    async def _look(self, tasks: Sequence[Task]) -> list[Looked]:
+        total = tasks[-1].until if tasks else 0
+        done = dict.fromkeys((task.after for task in tasks), 0)
+
+        async def one(task: Task) -> Looked:
+            def tell(events: int) -> None:
+                done[task.after] = events
+                self.tell(Progress("events compared", sum(done.values()), total))
+
+            return await (look if len(tasks) == 1 else look_elsewhere)(task, tell)
+
+        return await together(*(one(task) for task in tasks))
+
+    async def _suspects(
+        self, looks: Sequence[Looked], snapshots: Sequence[Snapshot]
+    ) -> dict[str, None]:
+        suspects: dict[str, None] = {}
+        for looked in looks:
+            self.report.events += looked.events
+            self.report.generations += looked.equal
+            self.report.add(looked.findings)
+            suspects |= dict.fromkeys(looked.suspects)
+        known = sorted(each for looked in looks for each in looked.known)
+        for snapshot in snapshots:
+            async for unknown in _unknown(snapshot, known):
+                suspects |= dict.fromkeys(unknown)
+        return suspects
+
+
+async def _unknown(snapshot: Snapshot, known: Sequence[int]) -> AsyncGenerator[list[str], None]:
+    """Generations that have rows, and that were not found equal."""
+    async for ids in snapshot.ids():
+        unknown: list[str] = []
+        for generation_id in ids:
+            wanted = fingerprint(generation_id)
+            place = bisect_left(known, wanted)
+            if place == len(known) or known[place] != wanted:
+                unknown.append(generation_id)
+        yield unknown
+
+
+def _parked(read_model: str, moment: Moment, only: Sequence[str]) -> list[Finding]:
+    return [
+        Finding(
+            Kind.PARKED,
+            f"{parked.events} events are put aside from position {parked.position} on: "
+            f"{parked.reason}",
+            generation_id=generation_id,
+            read_model=read_model,
+            position=parked.position,
+        )
+        for generation_id, parked in moment.parked.items()
+        if not only or generation_id in only
+    ]
