@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -45,34 +45,61 @@ def an_order(folder: Path, body: bytes = PNG + b"one", *, index: int = 0) -> Put
     )
 
 
+class RcloneS3:
+    """`rclone serve s3` on a folder: it ignores conditions and compares no SHA-256."""
+
+    def __init__(self, directory: Path, keys: tuple[str, str]) -> None:
+        chosen = ports.choose(dict.fromkeys(("s3",)), directory / "rclone.json")
+        self.address = S3Address(f"http://127.0.0.1:{chosen['s3']}", *keys, "media")
+        self._directory = directory
+        (directory / "rclone" / self.address.bucket).mkdir(parents=True)
+        self._server = self._started()
+
+    def change_keys(self, keys: tuple[str, str]) -> None:
+        """From now on only these are let in."""
+        self.stop()
+        self.address = replace(self.address, access_key=keys[0], secret_key=keys[1])
+        self._server = self._started()
+
+    def stop(self) -> None:
+        self._server.kill()
+
+    def _started(self) -> ManagedProcess:
+        address = self.address
+        server = ManagedProcess(
+            name="rclone",
+            argv=[
+                program("rclone"),
+                "serve",
+                "s3",
+                f"--addr={address.endpoint_url.removeprefix('http://')}",
+                f"--auth-key={address.access_key},{address.secret_key}",
+                "--config=",
+                str(self._directory / "rclone"),
+            ],
+            directory=self._directory,
+            cwd=self._directory,
+            env={},
+            ready=lambda: has_bucket(address),
+            owned=True,
+        )
+        server.start()
+        return server
+
+
+@contextmanager
+def rclone_with_keys(directory: Path, keys: tuple[str, str]) -> Generator[RcloneS3]:
+    server = RcloneS3(directory, keys)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @contextmanager
 def rclone_s3(directory: Path) -> Generator[S3Address]:
-    """`rclone serve s3` on a folder: it ignores conditions and compares no SHA-256."""
-    chosen = ports.choose(dict.fromkeys(("s3",)), directory / "rclone.json")
-    address = S3Address(f"http://127.0.0.1:{chosen['s3']}", "velro-access", "velro-secret", "media")
-    (directory / "rclone" / address.bucket).mkdir(parents=True)
-    server = ManagedProcess(
-        name="rclone",
-        argv=[
-            program("rclone"),
-            "serve",
-            "s3",
-            f"--addr=127.0.0.1:{chosen['s3']}",
-            f"--auth-key={address.access_key},{address.secret_key}",
-            "--config=",
-            str(directory / "rclone"),
-        ],
-        directory=directory,
-        cwd=directory,
-        env={},
-        ready=lambda: has_bucket(address),
-        owned=True,
-    )
-    server.start()
-    try:
-        yield address
-    finally:
-        server.kill()
+    with rclone_with_keys(directory, ("velro-access", "velro-secret")) as server:
+        yield server.address
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from shared.object_store.keys import is_object_key
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class World:
         found: dict[str, str] = {}
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=address.bucket):
             for entry in page.get("Contents", []):
+                if not is_object_key(entry["Key"]):
+                    continue  # a service is finding out what the bucket can do
                 body = client.get_object(Bucket=address.bucket, Key=entry["Key"])["Body"].read()
                 found[entry["Key"]] = hashlib.sha256(body).hexdigest()
         client.close()
