@@ -100,6 +100,15 @@ class GenerationModel:
         """Write the rows as they are now; a repeat changes nothing."""
         await self._queries.run(connection, "save", **self.columns(rows))
 
+    async def forget(self, connection: Connection[Record], generation_ids: Sequence[str]) -> None:
+        """Take the rows of these generations away, for them to be made anew."""
+        await self._queries.run(connection, "forget", generation_ids=list(generation_ids))
+
+    async def of_user(self, connection: Connection[Record], user_id: str) -> list[str]:
+        """The generations of which the tables say that they are this user's."""
+        rows = await self._queries.rows(connection, "of_user", user_id=user_id)
+        return [row["generation_id"] for row in rows]
+
 
 def dump_outputs(outputs: tuple[OutputRow, ...]) -> str:
     """Outputs as the column holds them."""

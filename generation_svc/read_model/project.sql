@@ -38,3 +38,11 @@ on conflict on constraint one_row_per_generation do update set
     migration_completed_at = excluded.migration_completed_at,
     total_migrated_size = excluded.total_migrated_size,
     migration_file_count = excluded.migration_file_count;
+
+-- name: forget(generation_ids)!
+-- Take rows away, for them to be made anew.
+delete from generations where id = any(:generation_ids::text[]);
+
+-- name: of_user(user_id)
+-- Whose rows these are said to be.
+select id as generation_id from generations where user_id = :user_id;

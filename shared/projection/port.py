@@ -61,3 +61,11 @@ class ReadModel(Protocol[Row]):
         it is parked. Anything else that is raised stops the projector.
         """
         ...
+
+    async def forget(self, connection: Connection[Record], generation_ids: Sequence[str]) -> None:
+        """Take the rows of these generations away, for them to be made anew."""
+        ...
+
+    async def of_user(self, connection: Connection[Record], user_id: str) -> list[str]:
+        """The generations of which the tables say that they are this user's."""
+        ...

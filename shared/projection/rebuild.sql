@@ -74,3 +74,7 @@ select moved_at + :kept_for::interval < now() from projection_checkpoint;
 select pg_try_advisory_xact_lock(
     hashtextextended('velro projector ' || :schema_name::text, 0)
 );
+
+-- name: unpark_generations(generation_ids)!
+-- Nothing of these generations is put aside any more.
+delete from parked_events where generation_id = any(:generation_ids::text[]);

@@ -66,8 +66,11 @@ class BacklogModel:
 
     @property
     def written_by_others(self) -> frozenset[str]:
-        """Workers say who works on an output, and make ready what has waited long enough."""
-        return frozenset({"ready", "lease_owner", "lease_until"})
+        """Workers say who works on an output, and make ready what has waited long enough.
+
+        The turn is an order among equals, and another one where single rows were made anew.
+        """
+        return frozenset({"ready", "lease_owner", "lease_until", "turn"})
 
     async def load(
         self, connection: Connection[Record], generation_ids: Sequence[str]
@@ -104,6 +107,15 @@ class BacklogModel:
     async def save(self, connection: Connection[Record], rows: Mapping[str, Backlog]) -> None:
         """Write them, and end the leases of what has a new outcome."""
         await self._queries.run(connection, "save", **self.columns(rows))
+
+    async def forget(self, connection: Connection[Record], generation_ids: Sequence[str]) -> None:
+        """Take the rows of these generations away, for them to be made anew."""
+        await self._queries.run(connection, "forget", generation_ids=list(generation_ids))
+
+    async def of_user(self, connection: Connection[Record], user_id: str) -> list[str]:
+        """The generations of which the tables say that they are this user's."""
+        rows = await self._queries.rows(connection, "of_user", user_id=user_id)
+        return [row["generation_id"] for row in rows]
 
 
 def _backlog(outputs: list[Record]) -> Backlog:

@@ -115,3 +115,11 @@ on conflict on constraint one_row_per_output do update set
         when (backlog.state, backlog.attempts) = (excluded.state, excluded.attempts)
             then backlog.lease_until
     end;
+
+-- name: forget(generation_ids)!
+-- Take rows away, for them to be made anew. Whoever works on one of them loses the lease.
+delete from backlog where generation_id = any(:generation_ids::text[]);
+
+-- name: of_user(user_id)
+-- Whose rows these are said to be.
+select distinct generation_id from backlog where user_id = :user_id;

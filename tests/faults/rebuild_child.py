@@ -96,4 +96,5 @@ if __name__ == "__main__":
         crash.install()
     sizes: Any = rebuild, rebuild_bulk
     sizes[0]._BULK_EVENTS, sizes[1]._ROWS_A_LOT = BULK_EVENTS, ROWS_A_LOT
-    asyncio.run(main(*where, crash))
+    nats_url, stream, root, dsn = where
+    asyncio.run(main(nats_url, stream, root, dsn, crash))
