@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shared.contracts.events import MediaStored, MigrationAttemptFailed, StorageFailed
 from velro.client import ApiAway
 from velro.demo.world import kinds
-from velro.replaying import ReadModelName, replay_with_bar
+from velro.read_models import ReadModelName
+from velro.replaying import replay_with_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
