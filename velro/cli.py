@@ -12,6 +12,7 @@ from shared.errors import VelroError
 from shared.program import configure_logging, ended_by, run
 from velro import dead_letters, generating, operating, parked, replaying, statistics
 from velro.demo.story import play
+from velro.doctor.command import doctor
 from velro.options import DIRECTORY, AsJson, duration, use_environment
 from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when it runs
 from velro.verify.command import generations, verify_and_show
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
 app.add_typer(letters, name="dead-letters")
 app.add_typer(parked.app, name="parked")
+app.command()(doctor)
 
 
 @app.command()

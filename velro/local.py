@@ -147,6 +147,8 @@ class Local:
             "VELRO_WEBHOOK_SECRET": self._webhook_secret(),
             "VELRO_SPOOL_DIR": str(self.stack.directory / "spool"),
         }
+        if "nats" not in _given(os.environ):  # of another server we do not know where it is
+            told["VELRO_NATS_MONITOR_URL"] = addresses.nats_monitor_url
         return {name: os.environ.get(name) or value for name, value in told.items()}
 
     def _webhook_secret(self) -> str:

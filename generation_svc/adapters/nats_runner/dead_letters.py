@@ -100,6 +100,11 @@ class DeadLetters:
             stream=self._dead_stream,
         )
 
+    async def count(self) -> int:
+        """How many are kept."""
+        info = await self.jetstream.stream_info(self._dead_stream)
+        return info.state.messages
+
     async def all(self) -> list[DeadLetter]:
         """Every dead letter, by generation id."""
         info = await self.jetstream.stream_info(

@@ -1,0 +1,1 @@
+"""What an operator checks before trusting an installation: each check one function, one finding."""
