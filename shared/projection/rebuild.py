@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +18,13 @@ import asyncpg
 import structlog
 
 from shared.event_log.port import LogMismatch
-from shared.postgres.connecting import close, connect
 from shared.projection.applying import Applier, Poison
 from shared.projection.catching_up import project
 from shared.projection.collecting import collecting_rarely
 from shared.projection.errors import AnotherIsActive, PoisonedEvent, RebuildDiffers
 from shared.projection.rebuild_bulk import Bulk, NeedsCare
 from shared.projection.rebuild_compare import Comparison, compare
+from shared.projection.rebuild_connecting import rebuilding
 from shared.projection.rebuild_schemas import (
     GRACE,
     Schemas,
@@ -39,7 +39,7 @@ from shared.projection.rebuild_switch import LOCK_TIMEOUT, STANDSTILL_S, Switch
 from shared.projection.tables import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from datetime import timedelta
 
     from asyncpg import Connection, Record
@@ -141,7 +141,10 @@ async def replay(
     """
     schemas = Schemas(model.name)
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(_connected(dsn, schemas)) for _ in range(2)]
+        connections = [
+            await stack.enter_async_context(rebuilding(dsn, schemas, schemas.rebuild))
+            for _ in range(2)
+        ]
         connection, beside = connections
         await become_the_one(connection, schemas, lock_timeout_s)
         building = _Building(
@@ -161,21 +164,6 @@ async def replay(
             # The code has to change before it can be applied, and then nothing here is of use.
             await drop(connection, schemas.rebuild)
             raise
-
-
-@asynccontextmanager
-async def _connected(dsn: str, schemas: Schemas) -> AsyncGenerator[Connection[Record]]:
-    connection = await connect(
-        dsn, schema=schemas.rebuild, application_name=f"velro replay {schemas.serving}"
-    )
-    try:
-        # What is written here is nothing to anybody before the switch, which is made durable.
-        await connection.execute("set synchronous_commit = off")
-        # A plan from when the tables were empty reads them whole, and would be kept.
-        await connection.execute("set plan_cache_mode = force_custom_plan")
-        yield connection
-    finally:
-        await close(connection)
 
 
 @dataclass(slots=True)

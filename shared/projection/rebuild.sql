@@ -78,3 +78,10 @@ select pg_try_advisory_xact_lock(
 -- name: unpark_generations(generation_ids)!
 -- Nothing of these generations is put aside any more.
 delete from parked_events where generation_id = any(:generation_ids::text[]);
+
+-- name: table_sizes(schema_name)
+-- What the tables of a schema take, with their indexes.
+select relname as name, pg_total_relation_size(oid) as bytes
+from pg_class
+where relnamespace = to_regnamespace(quote_ident(:schema_name)) and relkind = 'r'
+order by relname;

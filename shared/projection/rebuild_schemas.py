@@ -69,6 +69,11 @@ class Schemas:
         """What served before the last switch."""
         return f"{self.serving}_previous"
 
+    @property
+    def sample(self) -> str:
+        """Where the beginning of the log is projected, to see how long the whole takes."""
+        return f"{self.serving}_sample"
+
 
 async def become_the_one(
     connection: Connection[Record], schemas: Schemas, lock_timeout_s: float
@@ -110,14 +115,8 @@ async def begin_or_go_on(
 
     It can go on where the same code made the same tables from the same log.
     """
-    if await _left_by_the_same(connection, schemas, model):
-        checkpoint = await read_checkpoint(connection)
-        try:
-            await recognise(log, checkpoint)
-        except LogMismatch as mismatch:
-            _log.warning("rebuild_begins_anew", read_model=model.name, reason=str(mismatch))
-        else:
-            return checkpoint
+    if begun := await begun_by_the_same(connection, schemas, model, log):
+        return begun
     async with connection.transaction():
         await connection.execute(f'drop schema if exists "{schemas.rebuild}" cascade')
         await create(connection, schemas.rebuild, model)
@@ -128,19 +127,30 @@ async def begin_or_go_on(
     return await read_checkpoint(connection)
 
 
-async def _left_by_the_same(
-    connection: Connection[Record], schemas: Schemas, model: ReadModel[Any]
-) -> bool:
+async def begun_by_the_same(
+    connection: Connection[Record], schemas: Schemas, model: ReadModel[Any], log: EventLog
+) -> Checkpoint | None:
+    """Where an earlier rebuild came to, of the same code, tables and log; None: there is none."""
     for table in ("rebuild_origin", "projection_checkpoint"):
         if not await REBUILD.value(
             connection, "exists_as", schema_name=schemas.rebuild, table_name=table
         ):
-            return False
-    origin = await REBUILD.row(connection, "origin")
-    return origin is not None and (
-        origin["program_fingerprint"],
-        origin["schema_fingerprint"],
-    ) == (program_fingerprint(model), schema_fingerprint(model))
+            return None
+    async with connection.transaction():
+        await connection.execute(f'set local search_path = "{schemas.rebuild}"')
+        origin = await REBUILD.row(connection, "origin")
+        checkpoint = await read_checkpoint(connection)
+    if origin is None or (origin["program_fingerprint"], origin["schema_fingerprint"]) != (
+        program_fingerprint(model),
+        schema_fingerprint(model),
+    ):
+        return None
+    try:
+        await recognise(log, checkpoint)
+    except LogMismatch as mismatch:
+        _log.warning("rebuild_begins_anew", read_model=model.name, reason=str(mismatch))
+        return None
+    return checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ async def test_while_events_arrive_none_is_lost_and_none_applied_twice(here: Wor
             while not stop.is_set():
                 number += 1
                 position = await history(here, f"w{number}")
-                position = await here.say(ids[number % 4], STARTED)
+                again = STARTED.model_copy(update={"attempt": 1 + number})
+                position = await here.say(ids[number % 4], again)
             return position
 
         writing = asyncio.create_task(write())

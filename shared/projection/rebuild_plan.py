@@ -1,0 +1,139 @@
+"""What a rebuild will read and write, and how long that takes, from a sample that is measured."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.projection.applying import Applier, Poison
+from shared.projection.catching_up import project
+from shared.projection.collecting import collecting_rarely
+from shared.projection.rebuild_bulk import Bulk, NeedsCare
+from shared.projection.rebuild_connecting import rebuilding
+from shared.projection.rebuild_schemas import (
+    REBUILD,
+    Schemas,
+    Serving,
+    begun_by_the_same,
+    drop,
+    serving_of,
+)
+from shared.projection.tables import create, read_checkpoint
+
+if TYPE_CHECKING:
+    from shared.event_log.port import EventLog
+    from shared.projection.batch import Decoding
+    from shared.projection.port import ReadModel
+
+# About a second's work, and enough for what is done once not to count.
+_SAMPLE_EVENTS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """A table that will be filled.
+
+    Attributes:
+        rows: about how many it will have.
+        bytes: about how many it and its indexes will take.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a rebuild will do.
+
+    Attributes:
+        begins_at: where an interrupted rebuild came to, which is gone on with; mostly 0.
+        ends_at: the log's last position now.
+        tables: what will be written, estimated from the sample.
+        sampled: how many events were projected to find out.
+        events_per_s: how fast that went.
+        serving: what will be compared with and replaced; None where nothing can be.
+    """
+
+    read_model: str
+    begins_at: int
+    ends_at: int
+    tables: tuple[PlannedTable, ...]
+    sampled: int
+    events_per_s: float
+    serving: Serving | None
+
+    @property
+    def events(self) -> int:
+        """How many are read."""
+        return self.ends_at - self.begins_at
+
+    @property
+    def predicted_s(self) -> float:
+        """How long the building will take at the sample's speed."""
+        return self.events / self.events_per_s if self.events_per_s else 0.0
+
+
+async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decoding) -> Plan:
+    """Project the log's beginning into tables of its own, measure, and drop them again.
+
+    Raises:
+        PoisonedEvent: an event of the sample cannot be applied.
+        AnotherIsActive: a rebuild of it is running.
+        LogUnavailable, LogMismatch: the log cannot be read.
+    """
+    schemas = Schemas(model.name)
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
+        reader = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
+        ends_at = await log.last_position()
+        begun = await begun_by_the_same(writer, schemas, model, log)
+        serving = await serving_of(writer, schemas, model, log)
+        async with writer.transaction():
+            await drop(writer, schemas.sample)
+            await create(writer, schemas.sample, model)
+        try:
+            until = min(ends_at, _SAMPLE_EVENTS)
+            begin = time.perf_counter()
+            checkpoint = await read_checkpoint(writer)
+            with collecting_rarely():
+                try:
+                    bulk = Bulk(writer, reader, schemas.sample, model)
+                    await bulk.run(log, decoding, checkpoint, until, lambda _: None)
+                except NeedsCare:
+                    checkpoint = await read_checkpoint(writer)
+                    applier = Applier(writer, schemas.sample, model, poison=Poison.STOP)
+                    await applier.begin()
+                    await project(
+                        applier, log, decoding, checkpoint, until=until, tell=lambda _: None
+                    )
+            took_s = time.perf_counter() - begin
+            sizes = await REBUILD.rows(writer, "table_sizes", schema_name=schemas.sample)
+            tables = [
+                PlannedTable(
+                    row["name"],
+                    # Every row that the sample made stands for so many.
+                    round(
+                        await writer.fetchval(f'select count(*) from "{row["name"]}"')  # noqa: S608 - our own name
+                        * ends_at
+                        / until
+                    ),
+                    round(row["bytes"] * ends_at / until),
+                )
+                for row in sizes
+                if until
+            ]
+        finally:
+            await drop(writer, schemas.sample)
+    return Plan(
+        read_model=model.name,
+        begins_at=begun.position if begun else 0,
+        ends_at=ends_at,
+        tables=tuple(table for table in tables if table.rows),
+        sampled=until,
+        events_per_s=until / took_s,
+        serving=serving if isinstance(serving, Serving) else None,
+    )
