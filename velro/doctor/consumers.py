@@ -61,7 +61,7 @@ async def _consumer(stream: str, durable: str, work: Work) -> Verdict:
     subject = f"$JS.API.CONSUMER.INFO.{stream}.{durable}"
     try:
         before = await ask(work.connection, subject, None, timeout_s=_ASK_S)
-        if _at_work(before):
+        if _at_work(before) or not before["num_waiting"]:
             await asyncio.sleep(_LOOK_AGAIN_S)
         after = await ask(work.connection, subject, None, timeout_s=_ASK_S)
     except ApiError as error:
@@ -81,7 +81,8 @@ def judged_consumer(before: dict[str, Any], after: dict[str, Any]) -> Verdict:
     found = f"{pending:,} wait, {taken:,} are being worked on"
     moved = after["delivered"] != before["delivered"] or after["ack_floor"] != before["ack_floor"]
     advice = "see that the generation service runs; its /readyz says what is wrong with its runner"
-    if not int(after["num_waiting"]) and not taken:
+    # Between two pulls nobody asks either, for a moment.
+    if not int(before["num_waiting"]) and not int(after["num_waiting"]) and not taken:
         return red(f"{found}, and nobody asks for work", advice)
     if pending and not moved and not taken:
         return red(f"{found}, and nothing moves", advice)

@@ -182,8 +182,15 @@ async def _stream(server: LogServer) -> Verdict:
 
 
 async def _replicas(server: LogServer) -> Verdict:
-    info = await _info(server)
-    wanted, found = server.settings.log_replicas, int(info["config"]["num_replicas"])
+    settings = server.settings
+    return judged_replicas(
+        await _info(server), wanted=settings.log_replicas, here=_is_here(settings.nats_url)
+    )
+
+
+def judged_replicas(info: dict[str, Any], *, wanted: int, here: bool) -> Verdict:
+    """What a stream's replicas mean; `here`: the server is on this machine, as all else may be."""
+    found = int(info["config"]["num_replicas"])
     peers: list[dict[str, Any]] = info.get("cluster", {}).get("replicas") or []
     late = [str(peer.get("name")) for peer in peers if not peer.get("current")]
     if late:
@@ -195,7 +202,7 @@ async def _replicas(server: LogServer) -> Verdict:
         return red(f"{found}, and VELRO_LOG_REPLICAS asks for {wanted}", "`nats stream edit`")
     if found >= _QUORUM:
         return green(f"{found}, all up to date")
-    if _is_here(server.settings.nats_url):
+    if here:
         return green(f"{found}: all of this Velro is on one machine")
     return yellow(
         f"{found}: the log is lost with that server's disk",
