@@ -6,21 +6,20 @@ import logging
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from shared.errors import VelroError
 from shared.program import configure_logging, ended_by, run
-from velro import dead_letters, generating, operating, parked, replaying, statistics
+from velro import dead_letters, generating, operating, parked, replaying_command, statistics
 from velro.demo.story import play
 from velro.doctor.command import doctor
 from velro.options import DIRECTORY, AsJson, duration, use_environment
-from velro.read_models import ReadModelName  # noqa: TC001 - typer reads it when it runs
 from velro.verify.command import generations, verify_and_show
 from velro.verify.verifying import Wanted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
 app.add_typer(letters, name="dead-letters")
+app.command("replay")(replaying_command.replay)
 app.add_typer(parked.app, name="parked")
 app.command()(doctor)
 
@@ -77,15 +76,6 @@ def stats(
     """Show success, storage failures, and the backlog by the time its links still live."""
     use_environment()
     run(statistics.show(duration(since), as_json=as_json))
-
-
-@app.command()
-def replay(
-    read_model: Annotated[ReadModelName, typer.Argument(help="Which one.")],
-) -> None:
-    """Build a read model anew from the log, beside the running services, and swap it in."""
-    use_environment()
-    run(replaying.replay_with_bar(read_model, Console()))
 
 
 @app.command()

@@ -1,7 +1,9 @@
-"""Rebuild read models from the log, with a bar to watch."""
+"""Rebuild read models from the log, with bars to watch."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -10,43 +12,186 @@ from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import Rebuilt, replay
-from velro.read_models import read_model_of
+from shared.projection.rebuild_only import RebuiltOnly, generations_of, rebuild_only
+from shared.projection.rebuild_schemas import GRACE
+from shared.projection.rebuild_undo import undo
+from velro.read_models import ReadModelName, ReadModelPlace, read_model_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from datetime import timedelta
+
     from rich.console import Console
 
     from shared.projection.rebuild import Progress as Replayed
-    from velro.read_models import ReadModelName
+    from shared.settings import LogSettings
 
 
-async def replay_with_bar(name: ReadModelName, console: Console) -> Rebuilt:
-    """Rebuild one read model beside the services that use it.
+@asynccontextmanager
+async def log_of(settings: LogSettings) -> AsyncGenerator[JetStreamLog]:
+    """The log, over a connection of this command's own."""
+    async with connected(settings.nats_url.split(","), name="velro replay") as connection:
+        yield JetStreamLog(connection, settings.subjects, stream=settings.stream)
+
+
+async def replay_with_bars(
+    names: Sequence[ReadModelName],
+    console: Console,
+    *,
+    accept_differences: bool = False,
+    grace: timedelta = GRACE,
+) -> list[Rebuilt]:
+    """Rebuild read models, all at once, beside the services that use them.
 
     Raises:
         PoisonedEvent: an event cannot be applied; everything is as it was.
+        RebuildDiffers: the rows are not those that serve, and nobody said that this is meant.
         TryLater: the log, or another rebuild, is in the way.
     """
+    progress = _bars(console)
+
+    async def one(name: ReadModelName) -> Rebuilt:
+        place = read_model_of(name)
+        bar = _bar(progress, f"replaying {name}", "events/s")
+
+        def show(at: Replayed) -> None:
+            bar(at.done, at.total, at.events_per_s)
+
+        async with log_of(place.settings) as log:
+            return await replay(
+                place.dsn,
+                log,
+                place.model,
+                Decoding(place.settings.subjects),
+                on_progress=show,
+                accept_differences=accept_differences,
+                grace=grace,
+            )
+
+    tasks: list[asyncio.Task[Rebuilt]] = []
+    try:
+        with progress:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(name)) for name in names]
+    except asyncio.CancelledError:
+        console.print("  interrupted: the old tables serve on; the same command goes on from here")
+        raise
+    finally:
+        for name, task in zip(names, tasks, strict=False):
+            if task.done() and not task.cancelled() and task.exception() is None:
+                _tell(console, name, task.result())
+    return [task.result() for task in tasks]
+
+
+def _tell(console: Console, name: ReadModelName, rebuilt: Rebuilt) -> None:
+    begun = f", gone on from {rebuilt.began_at:,}" if rebuilt.began_at else ""
+    console.print(
+        f"  {name} is rebuilt up to position {rebuilt.position:,}, in {rebuilt.took_s:.1f} s{begun}"
+    )
+    if rebuilt.comparison is None:
+        return
+    console.print(f"  compared with what served, both at position {rebuilt.comparison.position:,}:")
+    for table in rebuilt.comparison.tables:
+        console.print(f"    {table}")
+
+
+async def undo_with_bar(name: ReadModelName, console: Console, *, grace: timedelta) -> None:
+    """Switch back to what the last rebuild replaced.
+
+    Raises:
+        NothingToUndo: nothing is kept, or of another version.
+        TryLater: the log, or a rebuild, is in the way.
+    """
     place = read_model_of(name)
-    settings = place.settings
-    progress = Progress(
-        TextColumn(f"  replaying {name}"),
+    progress = _bars(console)
+    with progress:
+        bar = _bar(progress, f"switching {name} back", "")
+        async with log_of(place.settings) as log:
+            undone = await undo(
+                place.dsn,
+                log,
+                place.model,
+                Decoding(place.settings.subjects),
+                on_progress=lambda done, total: bar(done, total, 0),
+                grace=grace,
+            )
+    console.print(
+        f"  {name} is switched back: it caught up {undone.caught_up:,} events to position "
+        f"{undone.position:,} in {undone.took_s:.1f} s; --undo again switches forth"
+    )
+
+
+async def only_with_bar(
+    names: Sequence[ReadModelName],
+    console: Console,
+    *,
+    generation_ids: Sequence[str],
+    user_id: str | None,
+) -> None:
+    """Make the rows of single generations anew, in the tables that serve.
+
+    Raises:
+        PoisonedEvent: an event cannot be applied.
+        Refused, TryLater: with a sentence.
+    """
+    for name in names:
+        place = read_model_of(name)
+        async with log_of(place.settings) as log:
+            done = await _only(place, log, _bars(console), generation_ids, user_id)
+        console.print(
+            f"  {name}: {done.generations:,} generations made anew at position "
+            f"{done.position:,}, {done.rows:,} of them have rows"
+        )
+
+
+async def _only(
+    place: ReadModelPlace,
+    log: JetStreamLog,
+    progress: Progress,
+    generation_ids: Sequence[str],
+    user_id: str | None,
+) -> RebuiltOnly:
+    decoding = Decoding(place.settings.subjects)
+    with progress:
+        wanted = set(generation_ids)
+        if user_id is not None:
+            looking = _bar(progress, f"looking for generations of {user_id}", "events")
+            wanted.update(
+                await generations_of(
+                    place.dsn,
+                    log,
+                    place.model,
+                    decoding,
+                    user_id,
+                    on_progress=lambda done, total: looking(done, total, done),
+                )
+            )
+        bar = _bar(progress, f"replaying {len(wanted):,} of {place.model.name}", "")
+        return await rebuild_only(
+            place.dsn,
+            log,
+            place.model,
+            decoding,
+            sorted(wanted),
+            on_progress=lambda done, total: bar(done, total, 0),
+        )
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}, {task.fields[rate]:,.0f} events/s"),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=console,
     )
-    async with connected(settings.nats_url.split(","), name="velro replay") as connection:
-        log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
-        with progress:
-            task = progress.add_task("", total=1, rate=0.0)
 
-            def show(at: Replayed) -> None:
-                progress.update(task, completed=at.done, total=at.total, rate=at.events_per_s)
 
-            rebuilt = await replay(
-                place.dsn, log, place.model, Decoding(settings.subjects), on_progress=show
-            )
-    console.print(
-        f"  {name} is rebuilt up to position {rebuilt.position:,}, in {rebuilt.took_s:.1f} s"
-    )
-    return rebuilt
+def _bar(progress: Progress, what: str, unit: str) -> Callable[[int, int, float], None]:
+    task = progress.add_task(what, total=1, rate="")
+
+    def show(done: int, total: int, rate: float) -> None:
+        shown = f", {rate:,.0f} {unit}" if unit else ""
+        progress.update(task, completed=done, total=total, rate=shown)
+
+    return show

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +52,8 @@ class Plan:
     Attributes:
         begins_at: where an interrupted rebuild came to, which is gone on with; mostly 0.
         ends_at: the log's last position now.
-        tables: what will be written, estimated from the sample.
+        aggregates: about how many generations these are of, estimated from the sample.
+        tables: what will be written, estimated from it too.
         sampled: how many events were projected to find out.
         events_per_s: how fast that went.
         serving: what will be compared with and replaced; None where nothing can be.
@@ -61,6 +62,7 @@ class Plan:
     read_model: str
     begins_at: int
     ends_at: int
+    aggregates: int
     tables: tuple[PlannedTable, ...]
     sampled: int
     events_per_s: float
@@ -97,6 +99,7 @@ async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decodin
             await create(writer, schemas.sample, model)
         try:
             until = min(ends_at, _SAMPLE_EVENTS)
+            generations = await _generations(log, until)
             begin = time.perf_counter()
             checkpoint = await read_checkpoint(writer)
             with collecting_rarely():
@@ -132,8 +135,18 @@ async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decodin
         read_model=model.name,
         begins_at=begun.position if begun else 0,
         ends_at=ends_at,
+        aggregates=round(generations * ends_at / until) if until else 0,
         tables=tuple(table for table in tables if table.rows),
         sampled=until,
         events_per_s=until / took_s,
         serving=serving if isinstance(serving, Serving) else None,
     )
+
+
+async def _generations(log: EventLog, until: int) -> int:
+    found: set[str] = set()
+    if until:
+        async with aclosing(log.read(after=0, until=until)) as source:
+            async for records in source:
+                found.update(record.subject.rpartition(".")[2] for record in records)
+    return len(found)

@@ -67,6 +67,26 @@ def test_replay_rebuilds_beside_the_running_services(velro: Command, read_model:
     assert velro.run("generate", "after the replay").returncode == 0
 
 
+def test_a_replay_is_planned_undone_and_kept_to_one_user(velro: Command) -> None:
+    assert velro.run("generate", "a planned fox", "--user", "zoe").returncode == 0
+    planned = json.loads(velro.run("replay", "--all", "--plan", "--json").stdout)
+    assert [plan["read_model"] for plan in planned] == ["generation", "storage"]
+    assert planned[0]["events"] >= 4
+    assert planned[0]["tables"][0]["name"] == "generations"
+    assert "side effects  none" in velro.run("replay", "storage", "--plan").stdout
+    for arguments, said in (
+        (("--all",), "with the same content"),
+        (("generation", "--undo"), "generation is switched back"),
+        (("generation", "--only", "user=zoe"), "1 generations made anew"),
+    ):
+        done = velro.run("replay", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert said in done.stdout
+    refused = velro.run("replay", "generation", "--only", "somebody")
+    assert refused.returncode == 2
+    assert "neither generation=ID nor user=ID" in refused.stderr
+
+
 def test_a_request_that_is_refused_is_a_sentence_and_an_exit_code(velro: Command) -> None:
     refused = velro.run("generate", "x", "--provider", "nobody", "--model", "m/n")
     assert refused.returncode == 2

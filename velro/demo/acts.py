@@ -13,7 +13,7 @@ from shared.contracts.events import MediaStored, MigrationAttemptFailed, Storage
 from velro.client import ApiAway
 from velro.demo.world import kinds
 from velro.read_models import ReadModelName
-from velro.replaying import replay_with_bar
+from velro.replaying import replay_with_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,7 @@ class Acts:
             before = await self._world.rows(name)
             count = sum(len(rows) for rows in before.values())
             await self._world.drop(name)
-            await replay_with_bar(name, self._console)
+            await replay_with_bars([name], self._console)
             after = await self._world.rows(name)
             self._claims.claim(
                 f"the {name} read model was dropped, replayed, and has the same rows",

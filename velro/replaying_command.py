@@ -1,0 +1,85 @@
+"""The command `velro replay`: what is asked for, and which part of it that is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from shared.program import run
+from velro.options import AsJson, duration, use_environment
+from velro.read_models import ReadModelName
+from velro.replaying import only_with_bar, replay_with_bars, undo_with_bar
+from velro.replaying_plan import plans, show_briefly, show_json, show_whole
+
+
+def replay(
+    read_models: Annotated[
+        list[ReadModelName] | None, typer.Argument(help="Which ones; several at once.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and how long it takes.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Switch back to what the last rebuild replaced.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="generation=ID or user=ID: these rows alone; may be repeated."),
+    ] = None,
+    accept_differences: Annotated[
+        bool,
+        typer.Option(
+            "--accept-differences", help="Switch though the rows are not those that serve."
+        ),
+    ] = False,
+    keep: Annotated[
+        str, typer.Option(help="How long the replaced tables are kept: 90m, 24h, 7d.")
+    ] = "24h",
+    as_json: AsJson = False,
+) -> None:
+    """Build read models anew from the log, beside the running services, and switch to them.
+
+    Interrupted at any moment it leaves the old ones serving, and goes on the next time.
+    """
+    names = list(ReadModelName) if every else list(dict.fromkeys(read_models or []))
+    if not names:
+        raise typer.BadParameter("name a read model (generation, storage), or say --all")
+    if sum((plan, undo, bool(only))) > 1:
+        raise typer.BadParameter("--plan, --undo and --only are three different things")
+    if as_json and not plan:
+        raise typer.BadParameter("--json goes with --plan")
+    generation_ids, user_id = _wanted(only or [])
+    grace = duration(keep)
+    use_environment()
+    console = Console()
+    if plan:
+        made = run(plans(names))
+        (show_json if as_json else show_whole)(made, console)
+    elif undo:
+        for name in names:
+            run(undo_with_bar(name, console, grace=grace))
+    elif only:
+        run(only_with_bar(names, console, generation_ids=generation_ids, user_id=user_id))
+    else:
+        show_briefly(run(plans(names)), console)
+        run(replay_with_bars(names, console, accept_differences=accept_differences, grace=grace))
+
+
+def _wanted(only: list[str]) -> tuple[list[str], str | None]:
+    generation_ids: list[str] = []
+    user_ids: list[str] = []
+    for each in only:
+        match each.partition("="):
+            case ["generation", "=", value] if value:
+                generation_ids.append(value)
+            case ["user", "=", value] if value:
+                user_ids.append(value)
+            case _:
+                raise typer.BadParameter(f"{each!r} is neither generation=ID nor user=ID")
+    if len(user_ids) > 1:
+        raise typer.BadParameter("--only takes one user at a time")
+    return generation_ids, user_ids[0] if user_ids else None

@@ -1,0 +1,105 @@
+"""What a rebuild will do, before it does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+
+from shared.projection.batch import Decoding
+from shared.projection.rebuild_plan import Plan, plan
+from velro.read_models import ReadModelName, read_model_of
+from velro.replaying import log_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+_NO_SIDE_EFFECTS = (
+    "none. A fold is given a row and an event and returns a row: no provider, bucket or "
+    "log is within its reach (`make lint` holds read models to that). The log is read by a "
+    "consumer of its own without acknowledgements. All is written to schema {name}_rebuild, "
+    "which nobody reads before the switch"
+)
+_OF_THE_SWITCH = {
+    ReadModelName.GENERATION: "",
+    ReadModelName.STORAGE: (
+        ". The switch forgets who works on which output: one that is being copied just then may "
+        "be copied once more, to the same object"
+    ),
+}
+
+
+async def plans(names: Sequence[ReadModelName]) -> list[Plan]:
+    """Measure a sample of each, one after the other.
+
+    Raises:
+        Refused, TryLater: with a sentence.
+    """
+    made: list[Plan] = []
+    for name in names:
+        place = read_model_of(name)
+        async with log_of(place.settings) as log:
+            made.append(await plan(place.dsn, log, place.model, Decoding(place.settings.subjects)))
+    return made
+
+
+def show_briefly(made: Sequence[Plan], console: Console) -> None:
+    """One line a read model, before it is rebuilt."""
+    for each in made:
+        console.print(
+            f"  {each.read_model}: {each.events:,} events to read, "
+            f"about {decimal(sum(table.bytes for table in each.tables))} to write, "
+            f"about {each.predicted_s:,.0f} s"
+        )
+
+
+def show_whole(made: Sequence[Plan], console: Console) -> None:
+    """Everything that is known before."""
+    for each in made:
+        name = ReadModelName(each.read_model)
+        begun = f" (an interrupted rebuild came to {each.begins_at:,})" if each.begins_at else ""
+        console.print(f"[bold]{each.read_model}[/]")
+        console.print(
+            f"  reads         {each.events:,} events, positions {each.begins_at + 1:,} to "
+            f"{each.ends_at:,}{begun}, of about {each.aggregates:,} generations"
+        )
+        for table in each.tables:
+            console.print(
+                f"  writes        {each.read_model}_rebuild.{table.name}: about {table.rows:,} "
+                f"rows, {decimal(table.bytes)} with indexes"
+            )
+        if each.serving is None:
+            console.print("  compares with nothing: no tables of this log serve")
+        else:
+            how = "counts and content" if each.serving.same_version else "counts, where it can"
+            console.print(
+                f"  compares with the tables that serve, now at position "
+                f"{each.serving.position:,}: {how}; keeps them after the switch"
+            )
+        effects = _NO_SIDE_EFFECTS.format(name=each.read_model) + _OF_THE_SWITCH[name]
+        console.print(f"  side effects  {effects}")
+        console.print(
+            f"  takes         about {each.predicted_s:,.1f} s: {each.sampled:,} events were "
+            f"projected at {each.events_per_s:,.0f} events/s to find out; comparing comes on top"
+        )
+
+
+def show_json(made: Sequence[Plan], console: Console) -> None:
+    """The same for a script."""
+    console.print_json(
+        json.dumps(
+            [
+                {
+                    **dataclasses.asdict(each),
+                    "events": each.events,
+                    "predicted_s": round(each.predicted_s, 3),
+                    "side_effects": [],
+                }
+                for each in made
+            ]
+        )
+    )
