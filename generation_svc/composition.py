@@ -33,7 +33,7 @@ from shared.messaging.jetstream import jetstream_of
 from shared.object_store.attended import attended_bucket
 from shared.postgres.connecting import open_pool
 from shared.projection.batch import Decoding
-from shared.projection.runner import Projector, ProjectorState
+from shared.projection.runner import Projector, ProjectorState, ProjectorTiming
 from shared.projection.waiting import PositionWatch
 
 if TYPE_CHECKING:
@@ -125,7 +125,16 @@ class Service:
                 deliveries,
                 dead_letters,
             )
-            projector = Projector(dsn, log, GenerationModel(), Decoding(settings.subjects))
+            projector = Projector(
+                dsn,
+                log,
+                GenerationModel(),
+                Decoding(settings.subjects),
+                timing=ProjectorTiming(
+                    attempts=settings.projector_attempts,
+                    fold_limit_s=settings.projector_fold_limit_s,
+                ),
+            )
             watch = PositionWatch(dsn, NAME)
             reading = Reading(GenerationQueries(pool), watch)
             changes = Changes(reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.contracts.subjects import Subjects
@@ -47,6 +47,10 @@ class LogSettings(BaseSettings):
         subject_root: the first token of every subject.
         log_replicas: copies of the stream in a cluster; 1 for a single server.
         log_duplicate_window_s: how long the server remembers event ids.
+        projector_attempts: how often an event over which processes died is tried alone before it
+            is parked.
+        projector_fold_limit_s: a fold that takes longer for one batch ends the process, which
+            counts as such a death.
     """
 
     model_config = SettingsConfigDict(env_prefix="VELRO_", extra="ignore")
@@ -56,6 +60,8 @@ class LogSettings(BaseSettings):
     subject_root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "velro"
     log_replicas: PositiveInt = 1
     log_duplicate_window_s: NonNegativeFloat = 120.0
+    projector_attempts: PositiveInt = 3
+    projector_fold_limit_s: PositiveFloat = 60.0
 
     @property
     def subjects(self) -> Subjects:

@@ -19,7 +19,7 @@ from shared.object_store.s3 import s3_object_store
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect, open_pool
 from shared.projection.batch import Decoding
 from shared.projection.errors import NotReached
-from shared.projection.runner import Projector
+from shared.projection.runner import Projector, ProjectorTiming
 from shared.projection.tables import ensure
 from shared.projection.waiting import PositionWatch
 from storage_svc.adapters.postgres_backlog import PostgresBacklog
@@ -99,7 +99,16 @@ class Service:
                 backlog=PostgresBacklog(pool),
                 report=PostgresReport(pool),
                 recorder=Recorder(log, clock=now, source=SOURCE),
-                projector=Projector(dsn, log, BacklogModel(), Decoding(settings.subjects)),
+                projector=Projector(
+                    dsn,
+                    log,
+                    BacklogModel(),
+                    Decoding(settings.subjects),
+                    timing=ProjectorTiming(
+                        attempts=settings.projector_attempts,
+                        fold_limit_s=settings.projector_fold_limit_s,
+                    ),
+                ),
                 watch=PositionWatch(dsn, NAME),
             )
 
