@@ -251,7 +251,7 @@ def _spooled(transfer: Transfer, sha256: str, first: URL) -> Spooled:
         size_bytes=transfer.received,
         sha256=sha256,
         kind=transfer.kind,
-        source_host=first.host or "",
+        source_host=first.raw_host or "",
     )
 
 

@@ -24,6 +24,7 @@ class BucketCapabilities:
         body_check: how a put is held against what was meant. NONE: objects are read back.
         checksum_trailers: a checksum after the body does not become part of the object.
         multipart: large files can be sent in parts; else in one piece, up to the service's limit.
+        part_check: as `body_check`, of a part.
         signed_urls: a reader without credentials can be let in for a while.
         clock_skew_s: how far the service's clock is ahead of ours.
         reasons: a sentence for each thing that is missing, and what is done instead.
@@ -36,6 +37,7 @@ class BucketCapabilities:
     signed_urls: bool
     clock_skew_s: float
     reasons: tuple[str, ...] = ()
+    part_check: BodyCheck = BodyCheck.NONE
 
     @property
     def degraded(self) -> bool:

@@ -63,7 +63,8 @@ async def within(deadline_s: float) -> AsyncGenerator[None]:
         # Never sent: it says something of us, and nothing of the bucket.
         raise StoreFailed(ReasonCode.INTERNAL, str(error)) from error
     except ClientError as error:
-        raise StoreFailed(reason_of(error.response), _sentence(error)) from error
+        detail = sentence_of(error.operation_name, error.response)
+        raise StoreFailed(reason_of(error.response), detail) from error
     except TimeoutError as error:
         detail = f"the bucket did not answer within {deadline_s:g} s"
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
@@ -90,8 +91,8 @@ def reason_of(answer: Mapping[str, Any]) -> ReasonCode:
     return ReasonCode.BUCKET_UNAVAILABLE
 
 
-def _sentence(error: ClientError) -> str:
+def sentence_of(what: str, answer: Mapping[str, Any]) -> str:
     """What was asked and what was said; an answer to HEAD has a status and no words."""
-    said = error.response.get("Error", {})
-    words = said.get("Message") or "no reason given"
-    return f"{error.operation_name}: {status_of(error)} {said.get('Code', '')}: {words}"
+    said = answer.get("Error", {})
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return f"{what}: {status} {said.get('Code', '')}: {said.get('Message') or 'no reason given'}"

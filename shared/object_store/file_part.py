@@ -2,73 +2,77 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-import io
-from typing import IO, TYPE_CHECKING, Final, cast
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from _typeshed import WriteableBuffer
+    from aiohttp.abc import AbstractStreamWriter
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 1024 * 1024
 
 
-class FilePart(io.RawIOBase):
-    """A seekable body of `size_bytes` from `offset` on; it has no more memory than one read.
+class FilePart(aiohttp.Payload):
+    """A body of `size_bytes` from `offset` on; it has no more memory than one read.
 
-    It has no `name`, from which the HTTP client would make a header of its own.
+    It may be sent again: each sending opens the file and reads from the part's beginning.
     """
 
+    # It holds nothing that has to be closed.
+    _autoclose = True
+
     def __init__(self, path: Path, *, offset: int, size_bytes: int) -> None:
-        super().__init__()
-        self._file = path.open("rb", buffering=0)
+        super().__init__(path)
+        self._path = path
         self._offset = offset
         self._size = size_bytes
-        self._at = 0
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Never: it is bytes."""
+        raise TypeError(f"a part of a file is no text ({encoding}, {errors})")
 
-    def seekable(self) -> bool:
-        """Always."""
-        return True
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send all of it."""
+        await self.write_with_length(writer, None)
 
-    def tell(self) -> int:
-        """Bytes from the part's beginning."""
-        return self._at
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Send so much of it, or all."""
+        size = self._size or 0
+        left = size if content_length is None else min(size, content_length)
+        at = self._offset
+        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            while left > 0:
+                piece = await asyncio.to_thread(os.pread, descriptor, min(_READ_BYTES, left), at)
+                if not piece:
+                    raise OSError(f"{self._path.name} ends {left:,} bytes too soon")
+                at += len(piece)
+                left -= len(piece)
+                await writer.write(piece)
+        finally:
+            os.close(descriptor)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """To a place within the part."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """As much as the part still has."""
-        view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(0, self._size - self._at))
-        self._file.seek(self._offset + self._at)
-        got = self._file.readinto(view[:wanted])
-        self._at += got
-        return got
-
-    def close(self) -> None:
-        """Close the file underneath."""
-        self._file.close()
-        super().close()
-
-    def as_body(self) -> IO[bytes]:
-        """Itself, as the type that clients ask for: they need no more than this class has."""
-        return cast("IO[bytes]", self)
+    def sha256(self) -> bytes:
+        """The part's SHA-256. Reads all of it: for a thread."""
+        return self._digested(hashlib.sha256())
 
     def md5(self) -> str:
         """The part's MD5 as `Content-MD5` wants it. Reads all of it: for a thread."""
-        digest = hashlib.md5(usedforsecurity=False)
-        self.seek(0)
-        while chunk := self.read(_READ_BYTES):
-            digest.update(chunk)
-        self.seek(0)
-        return base64.b64encode(digest.digest()).decode()
+        return base64.b64encode(self._digested(hashlib.md5(usedforsecurity=False))).decode()
+
+    def _digested(self, digest: Any) -> bytes:  # noqa: ANN401 - hashlib's objects have no public type
+        left = self._size or 0
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._offset)
+            while left > 0 and (chunk := file.read(min(_READ_BYTES, left))):
+                digest.update(chunk)
+                left -= len(chunk)
+        return digest.digest()

@@ -78,14 +78,19 @@ class _Probe:
             await self._clients.plain.head_bucket(Bucket=self._settings.bucket)
         try:
             skew_s = await self._round_trip()
+            conditional_put = await self._conditional_put()
+            body_check = await self._body_check()
+            checksum_trailers = await self._checksum_trailers()
+            part_check = await self._multipart(body_check)
             found = BucketCapabilities(
-                conditional_put=await self._conditional_put(),
-                body_check=await self._body_check(),
-                checksum_trailers=await self._checksum_trailers(),
-                multipart=await self._multipart(),
+                conditional_put=conditional_put,
+                body_check=body_check,
+                checksum_trailers=checksum_trailers,
+                multipart=part_check is not None,
                 signed_urls=await self._signed_urls(),
                 clock_skew_s=skew_s,
                 reasons=tuple(self._reasons),
+                part_check=part_check or BodyCheck.NONE,
             )
         finally:
             await self._clean()
@@ -154,46 +159,53 @@ class _Probe:
         self._reasons.append(f"it {how}, checksums after the body: other clients must not send any")
         return False
 
-    async def _multipart(self) -> bool:
-        client, bucket, key = self._clients.plain, self._settings.bucket, self._key("parts")
+    async def _multipart(self, body_check: BodyCheck) -> BodyCheck | None:
+        """The check that parts go by, where they are taken at all."""
+        why = ""
+        checks = dict.fromkeys((body_check, BodyCheck.MD5))
+        for check in checks:
+            try:
+                if await self._joins_parts(check):
+                    return check
+                why = "joins parts wrongly"
+            except StoreFailed as error:
+                why = f"refuses parts ({error.detail})"
+        self._reasons.append(f"it {why}: large files are sent in one piece")
+        return None
+
+    async def _joins_parts(self, check: BodyCheck) -> bool:
+        # The headers in question are named at run time.
+        client: Any = self._clients.plain
+        bucket, key = self._settings.bucket, self._key("parts")
+        whole = {"ChecksumAlgorithm": "SHA256"} if check is BodyCheck.SHA256 else {}
         upload_id: str | None = None
-        why = "joins parts wrongly"
         try:
             async with within(self._settings.timeout_s):
-                begun = await client.create_multipart_upload(Bucket=bucket, Key=key)
+                begun = await client.create_multipart_upload(Bucket=bucket, Key=key, **whole)
                 upload_id = begun["UploadId"]
-                sent = [
-                    await client.upload_part(
+                completed: list[dict[str, Any]] = []
+                for number, part in enumerate((_FIRST_PART, _LAST_PART), start=1):
+                    said, kept = _promised(part, check)
+                    sent = await client.upload_part(
                         Bucket=bucket,
                         Key=key,
                         UploadId=upload_id,
                         PartNumber=number,
                         Body=part,
-                        ContentMD5=_encoded(_md5(part)),
+                        **said,
                     )
-                    for number, part in enumerate((_FIRST_PART, _LAST_PART), start=1)
-                ]
+                    completed.append({"PartNumber": number, "ETag": sent["ETag"], **kept})
                 await client.complete_multipart_upload(
                     Bucket=bucket,
                     Key=key,
                     UploadId=upload_id,
-                    MultipartUpload={
-                        "Parts": [
-                            {"PartNumber": number, "ETag": part["ETag"]}
-                            for number, part in enumerate(sent, start=1)
-                        ]
-                    },
+                    MultipartUpload={"Parts": completed},
                 )
             upload_id = None
-            if await self._read("parts") == _FIRST_PART + _LAST_PART:
-                return True
-        except StoreFailed as error:
-            why = f"refuses parts ({error.detail})"
+            return await self._read("parts") == _FIRST_PART + _LAST_PART
         finally:
             if upload_id is not None:
                 await self._abort(key, upload_id)
-        self._reasons.append(f"it {why}: large files are sent in one piece")
-        return False
 
     async def _abort(self, key: str, upload_id: str) -> None:
         try:
@@ -288,3 +300,15 @@ def _md5(body: bytes) -> bytes:
 
 def _encoded(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
+
+
+def _promised(part: bytes, check: BodyCheck) -> tuple[dict[str, str], dict[str, str]]:
+    """What is said of a part when it is sent, and again when all are joined."""
+    match check:
+        case BodyCheck.SHA256:
+            said = {"ChecksumSHA256": _encoded(hashlib.sha256(part).digest())}
+            return said, said
+        case BodyCheck.MD5:
+            return {"ContentMD5": _encoded(_md5(part))}, {}
+        case BodyCheck.NONE:
+            return {}, {}

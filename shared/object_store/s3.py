@@ -9,8 +9,6 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from botocore.exceptions import ClientError
-
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.capabilities import BodyCheck, BucketCapabilities
 from shared.object_store.clients import S3Clients, s3_clients
@@ -18,7 +16,6 @@ from shared.object_store.failures import (
     CONFLICT,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    status_of,
     within,
 )
 from shared.object_store.file_part import FilePart
@@ -26,17 +23,16 @@ from shared.object_store.listing import list_bucket
 from shared.object_store.port import Head, Put, PutOrder, StoreFailed
 from shared.object_store.probe import probe
 from shared.object_store.uploads import Description, Uploads
+from shared.object_store.wire import open_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from datetime import datetime
-
-    from types_aiobotocore_s3 import S3Client
-    from types_aiobotocore_s3.type_defs import PutObjectRequestTypeDef
 
     from shared.contracts.events import StoredObject
     from shared.object_store.port import Listed
     from shared.object_store.settings import S3Settings
+    from shared.object_store.wire import Answer, Wire
 
 MIB: Final = 1024 * 1024
 SINGLE_PUT_BYTES: Final = 64 * MIB
@@ -53,10 +49,11 @@ CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 class S3ObjectStore:
     """`ObjectStore` on one bucket. Made by `s3_object_store`, which owns its connections."""
 
-    def __init__(self, clients: S3Clients, settings: S3Settings) -> None:
+    def __init__(self, clients: S3Clients, wire: Wire, settings: S3Settings) -> None:
         self._clients = clients
+        self._wire = wire
         self._settings = settings
-        self._uploads = Uploads(settings)
+        self._uploads = Uploads(clients.plain, wire, settings)
         self._capabilities: BucketCapabilities | None = None
         self._learned = asyncio.Event()
 
@@ -101,9 +98,8 @@ class S3ObjectStore:
         if await self._is_there(order):
             return Put.ALREADY_THERE
         if order.size_bytes > SINGLE_PUT_BYTES and (known is None or known.multipart):
-            await self._uploads.put(
-                self._client(), order, _described(order), with_md5=self._checks_bodies()
-            )
+            check = known.part_check if known is not None else BodyCheck.NONE
+            await self._uploads.put(order, _described(order), check=check)
         else:
             await self._send(order)
         await self._verify(order)
@@ -112,17 +108,16 @@ class S3ObjectStore:
     async def head(self, key: str) -> Head | None:
         """See `ObjectStore.head`."""
         async with within(self._settings.timeout_s):
-            try:
-                found = await self._clients.plain.head_object(Bucket=self.bucket, Key=key)
-            except ClientError as error:
-                if status_of(error) == NOT_FOUND:
-                    return None
-                raise
+            answer = await self._wire.send("HeadObject", "HEAD", key, headers={})
+        if answer.status == NOT_FOUND:
+            return None
+        if not answer.ok:
+            raise answer.failure()
         return Head(
             key=key,
-            size_bytes=found["ContentLength"],
-            media_type=found.get("ContentType", ""),
-            sha256=found["Metadata"].get(SHA256_KEY),
+            size_bytes=int(answer.headers.get("Content-Length", 0)),
+            media_type=answer.headers.get("Content-Type", ""),
+            sha256=answer.headers.get(f"x-amz-meta-{SHA256_KEY}"),
         )
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
@@ -166,7 +161,7 @@ class S3ObjectStore:
 
     async def sweep_stale_uploads(self, *, begun_before: datetime) -> int:
         """See `ObjectStore.sweep_stale_uploads`."""
-        return await self._uploads.sweep(self._clients.plain, before=begun_before)
+        return await self._uploads.sweep(before=begun_before)
 
     async def url(self, stored: StoredObject) -> str:
         """See `ObjectStore.url`. Signed without asking the service."""
@@ -182,58 +177,38 @@ class S3ObjectStore:
         """Wait for uploads that are being aborted; each is bounded in time."""
         await self._uploads.close()
 
-    def _checks_bodies(self) -> bool:
-        known = self._capabilities
-        return known is not None and known.body_check is not BodyCheck.NONE
-
-    def _client(self) -> S3Client:
-        return self._clients.plain if self._checks_bodies() else self._clients.signing
-
     async def _sent_unless_there(self, order: PutOrder) -> bool:
         """Whether it was sent; else something is at the key, or just being put there."""
-        try:
-            await self._send(order, unless_there=True)
-        except StoreFailed as error:
-            cause = error.__cause__
-            taken = {PRECONDITION_FAILED, CONFLICT}
-            if isinstance(cause, ClientError) and status_of(cause) in taken:
-                return False
-            raise
+        answer = await self._sent(order, {"If-None-Match": "*"})
+        if answer.status in {PRECONDITION_FAILED, CONFLICT}:
+            return False
+        if not answer.ok:
+            raise answer.failure()
         return True
 
-    async def _send(self, order: PutOrder, *, unless_there: bool = False) -> None:
-        described = _described(order)
-        request: PutObjectRequestTypeDef = {
-            "Bucket": self.bucket,
-            "Key": order.key,
-            "ContentLength": order.size_bytes,
-            "ContentType": described.media_type,
-            "ContentDisposition": described.disposition,
-            "CacheControl": described.cache_control,
-            "Metadata": described.metadata,
-        }
-        if unless_there:
-            request["IfNoneMatch"] = "*"
-        body_s = order.size_bytes / self._settings.min_bytes_per_s
-        with FilePart(order.path, offset=0, size_bytes=order.size_bytes) as file:
-            await self._promise(request, order, file)
-            small = order.size_bytes <= FROM_MEMORY_BYTES
-            request["Body"] = file.readall() if small else file.as_body()
-            async with within(self._settings.timeout_s + body_s):
-                await self._client().put_object(**request)
+    async def _send(self, order: PutOrder) -> None:
+        answer = await self._sent(order, {})
+        if not answer.ok:
+            raise answer.failure()
 
-    async def _promise(
-        self, request: PutObjectRequestTypeDef, order: PutOrder, file: FilePart
-    ) -> None:
-        """Name the checksum that the service compares to the body, where it compares one."""
+    async def _sent(self, order: PutOrder, more: Mapping[str, str]) -> Answer:
+        headers = {**_described(order).headers(), **more}
+        file = FilePart(order.path, offset=0, size_bytes=order.size_bytes)
         match self._capabilities.body_check if self._capabilities else BodyCheck.NONE:
             case BodyCheck.SHA256:
                 digest = bytes.fromhex(order.sha256)
-                request["ChecksumSHA256"] = base64.b64encode(digest).decode()
+                headers["x-amz-checksum-sha256"] = base64.b64encode(digest).decode()
             case BodyCheck.MD5:
-                request["ContentMD5"] = await asyncio.to_thread(file.md5)
+                headers["Content-MD5"] = await asyncio.to_thread(file.md5)
             case BodyCheck.NONE:
                 pass
+        small = order.size_bytes <= FROM_MEMORY_BYTES
+        body = await asyncio.to_thread(order.path.read_bytes) if small else file
+        deadline_s = self._settings.timeout_s + order.size_bytes / self._settings.min_bytes_per_s
+        async with within(deadline_s):
+            return await self._wire.send(
+                "PutObject", "PUT", order.key, headers=headers, body=body, sha256=order.sha256
+            )
 
     async def _verify(self, order: PutOrder) -> None:
         """See that the object is there, by the bucket's word or by all its bytes.
@@ -268,8 +243,8 @@ async def s3_object_store(settings: S3Settings) -> AsyncGenerator[S3ObjectStore]
     Raises:
         KeysUnreadable: the settings name files of keys, which hold none.
     """
-    async with s3_clients(settings) as clients:
-        store = S3ObjectStore(clients, settings)
+    async with s3_clients(settings) as clients, open_wire(clients, settings) as wire:
+        store = S3ObjectStore(clients, wire, settings)
         try:
             yield store
         finally:

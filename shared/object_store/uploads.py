@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import structlog
 from botocore.exceptions import ClientError
 
+from shared.object_store.capabilities import BodyCheck
 from shared.object_store.failures import NOT_FOUND, status_of, within
 from shared.object_store.file_part import FilePart
 from shared.object_store.keys import is_object_key
 from shared.object_store.port import StoreFailed
 from shared.object_store.probe import PREFIX
+from shared.object_store.wire import UNSIGNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from types_aiobotocore_s3 import S3Client
-    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef, UploadPartRequestTypeDef
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        CreateMultipartUploadRequestTypeDef,
+    )
 
     from shared.object_store.port import PutOrder
     from shared.object_store.settings import S3Settings
+    from shared.object_store.wire import Wire
 
 log = structlog.get_logger()
 
@@ -40,11 +48,22 @@ class Description:
     cache_control: str
     metadata: dict[str, str]
 
+    def headers(self) -> dict[str, str]:
+        """As they stand in a request."""
+        said = {f"x-amz-meta-{name}": _as_ascii(text) for name, text in self.metadata.items()}
+        return said | {
+            "Content-Type": self.media_type,
+            "Content-Disposition": self.disposition,
+            "Cache-Control": self.cache_control,
+        }
+
 
 class Uploads:
     """Uploads in parts to one bucket, with a bound on the parts of all of them together."""
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, client: S3Client, wire: Wire, settings: S3Settings) -> None:
+        self._client = client
+        self._wire = wire
         self._bucket = settings.bucket
         self._timeout_s = settings.timeout_s
         self._pace = settings.min_bytes_per_s
@@ -53,35 +72,36 @@ class Uploads:
         self._under_way: set[str] = set()
         self._aborting: set[asyncio.Task[None]] = set()
 
-    async def put(
-        self,
-        client: S3Client,
-        order: PutOrder,
-        described: Description,
-        *,
-        with_md5: bool,
-    ) -> None:
+    async def put(self, order: PutOrder, described: Description, *, check: BodyCheck) -> None:
         """Send a file in parts. What is not completed is aborted, when cancelled too.
+
+        Args:
+            order: of the file.
+            described: what is said of the object.
+            check: what the service compares to each part.
 
         Raises:
             StoreFailed: with the reason.
         """
+        request: CreateMultipartUploadRequestTypeDef = {
+            "Bucket": self._bucket,
+            "Key": order.key,
+            "ContentType": described.media_type,
+            "ContentDisposition": described.disposition,
+            "CacheControl": described.cache_control,
+            "Metadata": {name: _as_ascii(text) for name, text in described.metadata.items()},
+        }
+        if check is BodyCheck.SHA256:
+            request["ChecksumAlgorithm"] = "SHA256"
         async with within(self._timeout_s):
-            begun = await client.create_multipart_upload(
-                Bucket=self._bucket,
-                Key=order.key,
-                ContentType=described.media_type,
-                ContentDisposition=described.disposition,
-                CacheControl=described.cache_control,
-                Metadata=described.metadata,
-            )
+            begun = await self._client.create_multipart_upload(**request)
         upload_id = begun["UploadId"]
         self._under_way.add(upload_id)
         completed = False
         try:
-            parts = await self._send(client, order, upload_id, with_md5=with_md5)
+            parts = await self._send(order, upload_id, check)
             async with within(self._timeout_s + len(parts)):
-                await client.complete_multipart_upload(
+                await self._client.complete_multipart_upload(
                     Bucket=self._bucket,
                     Key=order.key,
                     UploadId=upload_id,
@@ -90,10 +110,10 @@ class Uploads:
             completed = True
         finally:
             if not completed:
-                await self._abort_whatever_comes(client, order.key, upload_id)
+                await self._abort_whatever_comes(order.key, upload_id)
             self._under_way.discard(upload_id)
 
-    async def sweep(self, client: S3Client, *, before: datetime) -> int:
+    async def sweep(self, *, before: datetime) -> int:
         """Abort our own uploads that began before a moment; how many.
 
         What a killed process left: its parts cost space and are seen by no listing of objects.
@@ -104,7 +124,8 @@ class Uploads:
             StoreFailed: the bucket gave no answer.
         """
         swept = 0
-        pages = aiter(client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket))
+        paginator = self._client.get_paginator("list_multipart_uploads")
+        pages = aiter(paginator.paginate(Bucket=self._bucket))
         while True:
             async with within(self._timeout_s):
                 page = await anext(pages, None)
@@ -116,12 +137,12 @@ class Uploads:
                 ours = is_object_key(key) or key.startswith(f"{PREFIX}/")
                 if not ours or upload_id in self._under_way or begun is None or begun >= before:
                     continue
-                swept += await self._swept(client, key, upload_id)
+                swept += await self._swept(key, upload_id)
 
-    async def _swept(self, client: S3Client, key: str, upload_id: str) -> bool:
+    async def _swept(self, key: str, upload_id: str) -> bool:
         async with within(self._timeout_s):
             try:
-                await client.abort_multipart_upload(
+                await self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=upload_id
                 )
             except ClientError as error:
@@ -137,17 +158,15 @@ class Uploads:
             await asyncio.wait(self._aborting)
 
     async def _send(
-        self, client: S3Client, order: PutOrder, upload_id: str, *, with_md5: bool
+        self, order: PutOrder, upload_id: str, check: BodyCheck
     ) -> list[CompletedPartTypeDef]:
         count = -(-order.size_bytes // PART_BYTES)
         numbers = iter(range(1, count + 1))
-        sent: dict[int, str] = {}
+        sent: dict[int, CompletedPartTypeDef] = {}
 
         async def work(numbers: Iterator[int]) -> None:
             for number in numbers:
-                sent[number] = await self._send_part(
-                    client, order, upload_id, number, with_md5=with_md5
-                )
+                sent[number] = await self._send_part(order, upload_id, number, check)
 
         try:
             async with asyncio.TaskGroup() as workers:
@@ -157,45 +176,52 @@ class Uploads:
             # Several parts fail alike; the first says it all.
             failed = _first(group)
             raise failed from failed.__cause__
-        return [{"PartNumber": number, "ETag": sent[number]} for number in sorted(sent)]
+        return [sent[number] for number in sorted(sent)]
 
     async def _send_part(
-        self,
-        client: S3Client,
-        order: PutOrder,
-        upload_id: str,
-        number: int,
-        *,
-        with_md5: bool,
-    ) -> str:
+        self, order: PutOrder, upload_id: str, number: int, check: BodyCheck
+    ) -> CompletedPartTypeDef:
         offset = (number - 1) * PART_BYTES
         size = min(PART_BYTES, order.size_bytes - offset)
-        with FilePart(order.path, offset=offset, size_bytes=size) as body:
-            async with self._places, within(self._timeout_s + size / self._pace):
-                request: UploadPartRequestTypeDef = {
-                    "Bucket": self._bucket,
-                    "Key": order.key,
-                    "UploadId": upload_id,
-                    "PartNumber": number,
-                    "Body": body.as_body(),
-                    "ContentLength": size,
-                }
-                if with_md5:  # the hash of the whole says nothing of a part
-                    request["ContentMD5"] = await asyncio.to_thread(body.md5)
-                answer = await client.upload_part(**request)
-        return answer["ETag"]
+        body = FilePart(order.path, offset=offset, size_bytes=size)
+        async with self._places, within(self._timeout_s + size / self._pace):
+            # The hash of the whole says nothing of a part.
+            headers: dict[str, str] = {}
+            sha256 = UNSIGNED
+            completed: CompletedPartTypeDef = {"PartNumber": number}
+            if check is BodyCheck.MD5:
+                headers["Content-MD5"] = await asyncio.to_thread(body.md5)
+            else:
+                digest = await asyncio.to_thread(body.sha256)
+                sha256 = digest.hex()
+                if check is BodyCheck.SHA256:
+                    completed["ChecksumSHA256"] = base64.b64encode(digest).decode()
+                    headers["x-amz-checksum-sha256"] = completed["ChecksumSHA256"]
+            answer = await self._wire.send(
+                "UploadPart",
+                "PUT",
+                order.key,
+                headers=headers,
+                query=f"partNumber={number}&uploadId={quote(upload_id, safe='')}",
+                body=body,
+                sha256=sha256,
+            )
+        if not answer.ok:
+            raise answer.failure()
+        completed["ETag"] = answer.headers.get("ETag", "")
+        return completed
 
-    async def _abort_whatever_comes(self, client: S3Client, key: str, upload_id: str) -> None:
+    async def _abort_whatever_comes(self, key: str, upload_id: str) -> None:
         # A task of its own, so that a second cancellation does not leave the upload behind.
-        aborting = asyncio.create_task(self._abort(client, key, upload_id))
+        aborting = asyncio.create_task(self._abort(key, upload_id))
         self._aborting.add(aborting)
         aborting.add_done_callback(self._aborting.discard)
         await asyncio.shield(aborting)
 
-    async def _abort(self, client: S3Client, key: str, upload_id: str) -> None:
+    async def _abort(self, key: str, upload_id: str) -> None:
         try:
             async with within(self._timeout_s):
-                await client.abort_multipart_upload(
+                await self._client.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=upload_id
                 )
         except StoreFailed as error:
@@ -206,3 +232,8 @@ class Uploads:
 def _first(group: BaseExceptionGroup[StoreFailed]) -> StoreFailed:
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def _as_ascii(text: str) -> str:
+    """Headers hold nothing else."""
+    return text if text.isascii() else quote(text)

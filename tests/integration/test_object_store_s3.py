@@ -8,7 +8,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,6 +20,7 @@ from shared.object_store.clients import S3Clients, s3_clients
 from shared.object_store.port import Put, StoreFailed
 from shared.object_store.s3 import S3ObjectStore, s3_object_store
 from shared.object_store.uploads import PART_BYTES
+from shared.object_store.wire import Answer, Wire, wire_session
 from tests.object_stores import PNG, an_order, rclone_s3, settings_for
 from velro.stack.seaweedfs import s3_client
 
@@ -58,23 +59,31 @@ def address(request: pytest.FixtureRequest) -> S3Address:
     return found
 
 
+class CountingWire(Wire):
+    def __init__(self, *args: Any) -> None:  # noqa: ANN401 - as below
+        super().__init__(*args)
+        self.counts: Counter[str] = Counter()
+        self.first_part: asyncio.Event | None = None
+
+    async def send(self, what: str, *args: Any, **more: Any) -> Answer:  # noqa: ANN401 - all that it is given
+        self.counts[what] += 1
+        if what == "UploadPart" and self.first_part is not None:
+            self.first_part.set()
+        return await super().send(what, *args, **more)
+
+
 @dataclass(frozen=True)
 class Scene:
     """A store, and the clients underneath to look past it."""
 
     store: S3ObjectStore
     clients: S3Clients
+    wire: CountingWire
 
     def sent(self) -> Counter[str]:
         """Counts what the store asks for from now on, by name."""
-        counts: Counter[str] = Counter()
-
-        def count(model: object, **_: object) -> None:
-            counts[str(getattr(model, "name", model))] += 1
-
-        for client in (self.clients.plain, self.clients.signing):
-            client.meta.events.register("before-call.s3", count)
-        return counts
+        self.wire.counts = Counter()
+        return self.wire.counts
 
     async def unfinished(self) -> list[str]:
         """The keys of uploads that are neither completed nor aborted."""
@@ -89,11 +98,12 @@ class Scene:
 @pytest.fixture(params=["probed", "not probed"])
 async def scene(request: pytest.FixtureRequest, address: S3Address) -> AsyncGenerator[Scene]:
     settings = settings_for(address)
-    async with s3_clients(settings) as clients:
-        store = S3ObjectStore(clients, settings)
+    async with s3_clients(settings) as clients, wire_session(settings) as session:
+        wire = CountingWire(session, clients, settings)
+        store = S3ObjectStore(clients, wire, settings)
         if request.param == "probed":
             await store.learn()
-        yield Scene(store, clients)
+        yield Scene(store, clients, wire)
 
 
 @pytest.fixture
@@ -218,11 +228,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing(scene: Scene, film: Pu
     await store.delete(film.key)
     begun = asyncio.Event()
 
-    def set_begun(**_: object) -> None:
-        begun.set()
-
-    for client in (scene.clients.plain, scene.clients.signing):
-        client.meta.events.register("before-call.s3.UploadPart", set_begun)
+    scene.wire.first_part = begun
     putting = asyncio.create_task(store.put(film))
     await asyncio.wait_for(begun.wait(), 10)
     putting.cancel()

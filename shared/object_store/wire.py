@@ -1,0 +1,199 @@
+"""The requests that every copy makes, without what botocore does for each.
+
+Botocore takes more than a millisecond of Python for one request (endpoint rules, serialising,
+events, parsing), and its signer a twelfth of that. So objects are put and looked at over the HTTP
+client itself, signed by botocore's signer; all that is rare goes through botocore's clients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+# What is read is the bucket's own answer, and expat has resolved no outside entity since 3.7.1.
+from xml.etree import ElementTree as ET
+
+import aiohttp
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from yarl import URL
+
+from shared.contracts.reasons import ReasonCode
+from shared.object_store.failures import reason_of, sentence_of
+from shared.object_store.port import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from shared.object_store.clients import S3Clients
+    from shared.object_store.settings import S3Settings
+
+NO_BODY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+# In place of the hash of a body that the service compares to another checksum.
+UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+_CONNECT_WITHIN_S: Final = 5.0
+_ERROR: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service said; the names of headers in any case."""
+
+    what: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it did what was asked."""
+        return self.status < _ERROR
+
+    def failure(self) -> StoreFailed:
+        """What an answer that is no success means."""
+        region = self.headers.get("x-amz-bucket-region")
+        if self.status // 100 == 3 and region:  # noqa: PLR2004 - HTTP's redirects
+            detail = f"{self.what}: the bucket is in {region}: set VELRO_S3_REGION to it"
+            return StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail)
+        parsed = self.parsed()
+        return StoreFailed(reason_of(parsed), sentence_of(self.what, parsed))
+
+    def parsed(self) -> dict[str, Any]:
+        """An error, in the form that botocore gives it."""
+        return {
+            "Error": _error_in(self.body),
+            "ResponseMetadata": {"HTTPStatusCode": self.status},
+        }
+
+
+class Wire:
+    """Signed requests to one bucket. Made by `open_wire`, which owns its connections."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, clients: S3Clients, settings: S3Settings
+    ) -> None:
+        self._session = session
+        self._clients = clients
+        self._settings = settings
+        self._base: str | None = None
+
+    async def send(
+        self,
+        what: str,
+        method: str,
+        key: str,
+        *,
+        headers: Mapping[str, str],
+        query: str = "",
+        body: bytes | aiohttp.Payload | None = None,
+        sha256: str = NO_BODY_SHA256,
+    ) -> Answer:
+        """Send one request; once more where its keys were refused and there are others by then.
+
+        Args:
+            what: the operation's name, for sentences.
+            method: of HTTP.
+            key: of the object.
+            headers: what is said of the object; signed.
+            query: as it stands after the `?`.
+            body: sent again from its beginning when need be.
+            sha256: of the body, in hex: signed, and so compared where the service compares it.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError: there was no answer.
+        """
+        credentials = self._clients.credentials
+        version = credentials.version
+        answer = await self._sent(what, method, key, headers, query, body, sha256)
+        if answer.ok or not credentials.from_files:
+            return answer
+        if reason_of(answer.parsed()) is not ReasonCode.CREDENTIALS_REFUSED:
+            return answer
+        await credentials.reread()
+        if version == credentials.version:
+            return answer
+        return await self._sent(what, method, key, headers, query, body, sha256)
+
+    async def _sent(  # noqa: PLR0917 - as `send`
+        self,
+        what: str,
+        method: str,
+        key: str,
+        headers: Mapping[str, str],
+        query: str,
+        body: bytes | aiohttp.Payload | None,
+        sha256: str,
+    ) -> Answer:
+        if self._base is None:
+            self._base = await self._base_url()
+        url = f"{self._base}/{quote(key, safe='/~')}{'?' if query else ''}{query}"
+        pair = self._clients.credentials.pair
+        signer = _Signer(Credentials(pair.access_key, pair.secret_key), "s3", self._settings.region)
+        signer.sha256 = sha256
+        request = AWSRequest(method=method, url=url, headers=dict(headers))
+        signer.add_auth(request)
+        async with self._session.request(
+            method,
+            URL(url, encoded=True),
+            headers=dict(request.headers.items()),
+            data=body,
+            allow_redirects=False,
+        ) as answer:
+            return Answer(what, answer.status, answer.headers, await answer.read())
+
+    async def _base_url(self) -> str:
+        """Where the bucket's keys begin, by botocore's own rules for endpoints and addressing."""
+        signed = await self._clients.plain.generate_presigned_url(
+            "get_object", Params={"Bucket": self._settings.bucket, "Key": "key"}
+        )
+        return signed.partition("?")[0].removesuffix("/key")
+
+
+@asynccontextmanager
+async def open_wire(clients: S3Clients, settings: S3Settings) -> AsyncGenerator[Wire]:
+    """A wire to the bucket that the settings name; its connections are closed at the end."""
+    async with wire_session(settings) as session:
+        yield Wire(session, clients, settings)
+
+
+def wire_session(settings: S3Settings) -> aiohttp.ClientSession:
+    """What a wire sends with: no cookies, no proxy, no time of its own for a body."""
+    connector = aiohttp.TCPConnector(limit=settings.max_connections)
+    timeout = aiohttp.ClientTimeout(
+        total=None,
+        sock_connect=min(_CONNECT_WITHIN_S, settings.timeout_s),
+        sock_read=settings.timeout_s,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("Accept-Encoding", "Content-Type"),
+        headers={"User-Agent": "velro"},
+    )
+
+
+class _Signer(S3SigV4Auth):
+    """Signs headers, with the hash of the body that is known already."""
+
+    sha256: str = NO_BODY_SHA256
+
+    def payload(self, request: AWSRequest) -> str:
+        """The hash."""
+        del request
+        return self.sha256
+
+
+def _error_in(body: bytes) -> dict[str, str]:
+    """Code and message of an answer that is an error; nothing where it holds none."""
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - see the import
+    except ET.ParseError:
+        return {}
+    said = {element.tag.rpartition("}")[2]: element.text or "" for element in root}
+    return {name: said[name] for name in ("Code", "Message") if name in said}
