@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from shared.archive.archive import Archive
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
@@ -24,6 +25,7 @@ from shared.projection.tables import ensure
 from shared.projection.waiting import PositionWatch
 from storage_svc.adapters.postgres_backlog import PostgresBacklog
 from storage_svc.adapters.postgres_report import PostgresReport
+from storage_svc.application.archiving import Archiver
 from storage_svc.application.backlog import BacklogUnavailable
 from storage_svc.application.recording import Recorder
 from storage_svc.application.retry_outputs import RetryOutputs
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from asyncpg import Pool, Record
     from nats.aio.client import Client
 
+    from shared.archive.settings import ArchiveSettings
+    from shared.object_store.settings import S3Settings
     from storage_svc.application.backlog import Lease, OutputRef
     from storage_svc.application.store_output import Outcome
     from storage_svc.read_model.rows import Backlog
@@ -218,6 +222,24 @@ class Service:
                     f"the projector is {health.state.value} ({health.reason or 'no reason known'})"
                 ) from None
             return
+
+
+@asynccontextmanager
+async def archiver_of(
+    settings: StorageSettings, bucket: S3Settings, archive: ArchiveSettings
+) -> AsyncGenerator[Archiver]:
+    """Who writes the log to the bucket, with connections of its own.
+
+    Raises:
+        BrokerUnavailable: no NATS.
+        KeysUnreadable: the settings name files of keys, which hold none.
+    """
+    async with (
+        connected(settings.nats_url.split(","), name="velro archiver") as connection,
+        s3_object_store(bucket) as store,
+    ):
+        log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
+        yield Archiver(log, Archive(store, settings.stream, archive), archive, clock=now)
 
 
 def _declaration(settings: StorageSettings) -> StreamDeclaration:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from shared.archive.settings import ArchiveSettings
 from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it when it runs
 from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
 from shared.program import configure_logging, run, settings_of
 from storage_svc.programs import quarantine
+from storage_svc.programs.archiving import archive_continuously, archive_once
 from storage_svc.programs.initialising import init
 from storage_svc.programs.listing import backlog
 from storage_svc.programs.migrating import migrate, retry
@@ -32,7 +34,7 @@ def serve_command(
     settings = settings_of(StorageSettings)
     changed = {"storage_host": host, "storage_port": port}
     settings = settings.model_copy(update={k: v for k, v in changed.items() if v is not None})
-    run(serve(settings, _copying()))
+    run(serve(settings, _copying(), settings_of(ArchiveSettings)))
 
 
 @app.command("init")
@@ -69,6 +71,21 @@ def migrate_command(
                 as_json=as_json,
             )
         )
+    )
+
+
+@app.command("archive")
+def archive_command(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Up to the log's end, then end.")] = False,
+    continuous: Annotated[bool, typer.Option("--continuous", help="Until told to stop.")] = False,
+) -> None:
+    """Write the log to the bucket, in segments; the service does it too while it serves."""
+    if once == continuous:
+        raise typer.BadParameter("give either --once or --continuous")
+    program = archive_once if once else archive_continuously
+    run(
+        program(settings_of(StorageSettings), settings_of(S3Settings), settings_of(ArchiveSettings))
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import aclosing
+from typing import TYPE_CHECKING, cast
 
 from shared.contracts.codec import Codec, Undecodable
 from shared.contracts.envelope import Recorded
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import Family
     from shared.contracts.subjects import Subjects
-    from shared.event_log.port import Added, Addition, RawRecord
+    from shared.event_log.port import Added, Addition, RawRecord, WholeRecord
 
 
 class JetStreamLog:
@@ -111,6 +112,26 @@ class JetStreamLog:
         return read_stream(
             self._connection, self._stream, after=after, until=until, limits=self._read_limits
         )
+
+    async def read_whole(
+        self, *, after: int, until: int
+    ) -> AsyncGenerator[Sequence[WholeRecord], None]:
+        """As `read` up to `until`, with all that the log keeps of each event.
+
+        Raises:
+            The same as `read`.
+        """
+        source = read_stream(
+            self._connection,
+            self._stream,
+            after=after,
+            until=until,
+            limits=self._read_limits,
+            whole=True,
+        )
+        async with aclosing(source):
+            async for records in source:
+                yield cast("Sequence[WholeRecord]", records)
 
     async def last_position(self) -> int:
         """See `EventLog.last_position`."""

@@ -27,9 +27,15 @@ _PAUSE_S: Final = 0.2
 
 
 async def read_stream(
-    connection: Client, stream: str, *, after: int, until: int | None, limits: ReadLimits
+    connection: Client,
+    stream: str,
+    *,
+    after: int,
+    until: int | None,
+    limits: ReadLimits,
+    whole: bool = False,
 ) -> AsyncGenerator[Sequence[RawRecord], None]:
-    """Records after a position; see `EventLog.read`.
+    """Records after a position; see `EventLog.read`. With `whole`, each is a `WholeRecord`.
 
     Raises:
         LogUnavailable: the stream is gone, or no answer for longer than the patience.
@@ -40,7 +46,7 @@ async def read_stream(
     known: StreamState | None = None
     heard_at = loop.time()
     while until is None or position < until:
-        tail = Tail(connection, stream, after=position, limits=limits)
+        tail = Tail(connection, stream, after=position, limits=limits, whole=whole)
         try:
             state = await stream_state(connection, stream, timeout_s=limits.silence_s)
             _check(stream, state, known, position)

@@ -16,7 +16,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from shared.event_log.jetstream_api import ApiError, NoAnswer, ask, header, subscribe
-from shared.event_log.port import LogMismatch, RawRecord
+from shared.event_log.port import LogMismatch, RawRecord, WholeRecord
 from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _FORGOTTEN_AFTER_S: Final = 60
 # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>; with a
 # domain and an account before the stream, and perhaps a token after all, there are 11 or 12.
 _ACK_TOKENS: Final = 9
+_CONDITIONS: Final = (b"Nats-Expected-", b"Nats-Batch-")
 
 
 class Interrupted(Exception):
@@ -68,10 +69,21 @@ class Tail:
 
     Attributes:
         heard_at: when the server last said something, in the loop's time; 0 before it did.
+
+    With `whole`, every record is a `WholeRecord`.
     """
 
-    def __init__(self, connection: Client, stream: str, *, after: int, limits: ReadLimits) -> None:
+    def __init__(
+        self,
+        connection: Client,
+        stream: str,
+        *,
+        after: int,
+        limits: ReadLimits,
+        whole: bool = False,
+    ) -> None:
         self.heard_at = 0.0
+        self._whole = whole
         self._connection = connection
         self._stream = stream
         self._limits = limits
@@ -203,11 +215,11 @@ class Tail:
 
     async def _on_message(self, message: Msg) -> None:
         reply = message.reply.encode()
-        if not self._on_delivery(message.subject.encode(), reply, message.data):
+        if not self._on_delivery(message.subject.encode(), reply, message.data, _block(message)):
             self.heard_at = self._loop.time()
             await self._on_status(message)
 
-    def _on_delivery(self, subject: bytes, reply: bytes, data: bytes) -> bool:
+    def _on_delivery(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
         """Take a record; False where it is none."""
         if not reply.startswith(b"$JS.ACK."):
             return False
@@ -231,7 +243,12 @@ class Tail:
         self._delivered = delivered
         self._position = position
         self._asked_for -= 1
-        self._records.append(RawRecord(position, subject.decode(), data))
+        record = RawRecord(position, subject.decode(), data)
+        if self._whole:
+            record = WholeRecord(
+                position, record.subject, data, kept_headers(headers or b""), int(tokens[first + 2])
+            )
+        self._records.append(record)
         self._caught_up = tokens[first + 3] == b"0"
         held = len(self._records)
         if self._caught_up or held in (1, self._limits.batch):
@@ -275,3 +292,17 @@ class Tail:
             )
         except (ApiError, NoAnswer, NatsError) as error:
             _log.debug("consumer_left_behind", consumer=self._consumer, reason=str(error))
+
+
+def kept_headers(block: bytes) -> bytes:
+    """The lines of a message's headers that belong to the event, each ending in CR LF.
+
+    The others told the server under which conditions to take it, and are stored all the same.
+    """
+    lines = block.split(b"\r\n")[1:]
+    return b"".join(line + b"\r\n" for line in lines if line and not line.startswith(_CONDITIONS))
+
+
+def _block(message: Msg) -> bytes:
+    lines = [f"{name}: {value}" for name, value in (message.headers or {}).items()]
+    return "\r\n".join(["NATS/1.0", *lines, "", ""]).encode()

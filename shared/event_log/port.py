@@ -86,6 +86,19 @@ class RawRecord:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class WholeRecord(RawRecord):
+    """All of an event that the log keeps: what an archive needs to bring it back.
+
+    Attributes:
+        headers: its header lines, each ending in CR LF, without the conditions of its append.
+        stored_at_ns: when the server took it, in nanoseconds since 1970.
+    """
+
+    headers: bytes
+    stored_at_ns: int
+
+
 class VersionConflict(Conflict):
     """The aggregate has events that the decision did not know."""
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    Delivered = Callable[[bytes, bytes, bytes], bool]
-    """Takes subject, reply and payload; False leaves the message to its subscription."""
+    Delivered = Callable[[bytes, bytes, bytes, bytes], bool]
+    """Takes subject, reply, payload and the block of headers as it came; False leaves the message
+    to its subscription."""
 
 
 class DeliveringClient(Client):
@@ -39,7 +40,7 @@ class DeliveringClient(Client):
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
         take = self._takers.get(sid)
-        if take is None or not take(subject, reply, data):
+        if take is None or not take(subject, reply, data, headers):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         self.stats["in_msgs"] += 1

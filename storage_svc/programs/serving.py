@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,9 +12,12 @@ from shared.program import on_signals
 from shared.projection.errors import NotReached
 from shared.serving import serving
 from storage_svc.adapters.http_health import Health, health_app
-from storage_svc.composition import Service
+from storage_svc.composition import Service, archiver_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from shared.archive.settings import ArchiveSettings
     from shared.projection.waiting import PositionWatch
     from storage_svc.application.workers import Workers
     from storage_svc.settings import CopySettings, StorageSettings
@@ -23,8 +27,8 @@ _log = structlog.get_logger(__name__)
 _NEWS_S: Final = 15.0
 
 
-async def serve(settings: StorageSettings, copying: CopySettings) -> None:
-    """Project and copy until a signal; then let running copies end, or give them back."""
+async def serve(settings: StorageSettings, copying: CopySettings, archive: ArchiveSettings) -> None:
+    """Project, copy and archive until a signal; then let running copies end, or give them back."""
     async with (
         Service.assembled(settings) as service,
         service.storing(copying, staying=True) as store,
@@ -36,6 +40,7 @@ async def serve(settings: StorageSettings, copying: CopySettings) -> None:
         async with (
             service.projector.running() as projecting,
             service.watch.running(),
+            _archiving(settings, copying, archive) as archiving,
             serving(
                 health_app(health), host=settings.storage_host, port=settings.storage_port
             ) as port,
@@ -44,7 +49,7 @@ async def serve(settings: StorageSettings, copying: CopySettings) -> None:
             working = asyncio.create_task(workers.run(), name="workers")
             waking = asyncio.create_task(_wake(workers, service.watch), name="wake workers")
             stopping = asyncio.create_task(stopped.wait(), name="stop")
-            parts = (projecting, working, waking)
+            parts = (projecting, working, waking, *archiving)
             await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
             ended_early = [part for part in parts if part.done()]
             workers.stop()
@@ -56,6 +61,23 @@ async def serve(settings: StorageSettings, copying: CopySettings) -> None:
                 part.result()
                 raise RuntimeError(f"{part.get_name()} ended by itself")
         _log.info("stopped")
+
+
+@asynccontextmanager
+async def _archiving(
+    settings: StorageSettings, copying: CopySettings, archive: ArchiveSettings
+) -> AsyncGenerator[tuple[asyncio.Task[None], ...]]:
+    """Archive while the context is open, where settings say so. It may be cut off at any point."""
+    if not archive.enabled:
+        yield ()
+        return
+    async with archiver_of(settings, copying.bucket, archive) as archiver:
+        task = asyncio.create_task(archiver.run(), name="archiver")
+        try:
+            yield (task,)
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
 
 async def _wake(workers: Workers, watch: PositionWatch) -> None:

@@ -1,0 +1,253 @@
+"""The archive of one stream, in one bucket. See docs/archive-format.md for what is in it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from shared.archive.errors import ArchiveDamaged
+from shared.archive.manifest import NO_ENTRY, Entry, Link, chain, decoded, links, name_of
+from shared.archive.segment import (
+    NO_SEGMENT,
+    pack,
+    raw_records,
+    unpack,
+    whole_records,
+)
+from shared.object_store.port import PutOrder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+    from shared.archive.settings import ArchiveSettings
+    from shared.event_log.port import RawRecord, WholeRecord
+    from shared.object_store.port import ObjectStore
+
+AnyRecord = TypeVar("AnyRecord", bound="RawRecord")
+
+_BATCH: Final = 2000
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class Archive:
+    """Segments of the log, and the manifest that leads through them."""
+
+    def __init__(self, bucket: ObjectStore, stream: str, settings: ArchiveSettings) -> None:
+        self._bucket = bucket
+        self._stream = stream
+        self._root = f"{settings.prefix}/{stream}"
+
+    @property
+    def root(self) -> str:
+        """What every key of it begins with, without the slash at the end."""
+        return self._root
+
+    async def chain(self) -> list[Link]:
+        """The manifest's names, oldest first.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: an entry is missing.
+        """
+        prefix = f"{self._root}/manifest/"
+        names = [key.removeprefix(prefix) async for key in self._bucket.keys(prefix)]
+        return chain(links(names))
+
+    async def entry(self, link: Link) -> Entry:
+        """What the manifest says of one segment.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: it is not what its name says.
+        """
+        data = await self._fetched(f"{self._root}/manifest/{link.name}")
+        return decoded(data, link)
+
+    async def head(self) -> Entry | None:
+        """The newest entry; None in an empty archive.
+
+        Raises:
+            StoreFailed, ArchiveDamaged: as `chain` and `entry`.
+        """
+        found = await self.chain()
+        return await self.entry(found[-1]) if found else None
+
+    async def entries(self) -> AsyncGenerator[Entry, None]:
+        """Every entry, oldest first, each checked to follow from the one before.
+
+        Raises:
+            StoreFailed, ArchiveDamaged: as `chain` and `entry`.
+        """
+        async for entry in self._entries(await self.chain()):
+            yield entry
+
+    async def write(self, records: Sequence[WholeRecord], *, after: Entry | None) -> Entry:
+        """Add a segment of records that follow what the archive holds. A repeat changes nothing.
+
+        Raises:
+            ValueError: they do not follow: a mistake of the caller.
+            StoreFailed: the bucket did not take all of it; what it took does no harm.
+        """
+        expected = after.last + 1 if after else 1
+        if records[0].position != expected:
+            raise ValueError(f"position {expected} comes next, not {records[0].position}")
+        previous = after.content_sha256 if after else NO_SEGMENT
+        segment = await asyncio.to_thread(pack, records, previous=previous)
+        head = segment.head
+        name = f"{head.first:020d}-{head.last:020d}-{segment.content_sha256[:16]}.zst"
+        entry = Entry(
+            stream=self._stream,
+            number=after.number + 1 if after else 1,
+            first=head.first,
+            last=head.last,
+            count=len(records),
+            key=f"{self._root}/segments/{name}",
+            content_sha256=segment.content_sha256,
+            content_bytes=segment.content_bytes,
+            packed_sha256=sha256(segment.packed).hexdigest(),
+            packed_bytes=len(segment.packed),
+            previous=after.hash if after else NO_ENTRY,
+            first_stored_at=_moment(records[0].stored_at_ns),
+            last_stored_at=_moment(records[-1].stored_at_ns),
+            last_record_sha256=segment.last_record_sha256,
+        )
+        await self._put(entry.key, segment.packed, "application/zstd")
+        await self._put(
+            f"{self._root}/manifest/{name_of(entry)}", entry.encoded(), "application/json"
+        )
+        return entry
+
+    async def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        """Records after a position, in order, 2,000 at a time, every segment checked by its hash.
+
+        While one segment is given out the next one is fetched; so two are in memory.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: a segment is missing or is not what was written.
+        """
+        async with aclosing(self._read(raw_records, after, until)) as source:
+            async for batch in source:
+                yield batch
+
+    async def read_whole(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[WholeRecord], None]:
+        """As `read`, with all that is kept of each event."""
+        async with aclosing(self._read(whole_records, after, until)) as source:
+            async for batch in source:
+                yield batch
+
+    async def _read(
+        self,
+        records_of: Callable[[bytes], Iterable[AnyRecord]],
+        after: int,
+        until: int | None,
+    ) -> AsyncGenerator[Sequence[AnyRecord], None]:
+        wanted = [
+            link
+            for link in await self.chain()
+            if link.last > after and (until is None or link.first <= until)
+        ]
+        async with aclosing(self._entries(wanted)) as entries:
+            coming = asyncio.ensure_future(self._next_content(entries))
+            position = after
+            try:
+                while (content := await coming) is not None:
+                    coming = asyncio.ensure_future(self._next_content(entries))
+                    records = iter(records_of(content))
+                    while batch := list(islice(records, _BATCH)):
+                        kept = [
+                            record
+                            for record in batch
+                            if record.position > after
+                            and (until is None or record.position <= until)
+                        ]
+                        if not kept:
+                            continue
+                        _follow(position, kept)
+                        position = kept[-1].position
+                        yield kept
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    async def _entries(self, along: Sequence[Link]) -> AsyncGenerator[Entry, None]:
+        before: Entry | None = None
+        for link in along:
+            entry = await self.entry(link)
+            if before is not None and entry.previous != before.hash:
+                raise ArchiveDamaged(
+                    f"manifest entry {link.name} does not follow from the one before"
+                )
+            yield entry
+            before = entry
+
+    async def _next_content(self, entries: AsyncGenerator[Entry, None]) -> bytes | None:
+        entry = await anext(entries, None)
+        return None if entry is None else await self.content(entry)
+
+    async def content(self, entry: Entry) -> bytes:
+        """One segment, unpacked and checked.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: it is missing, or is not what was written.
+        """
+        packed = await self._fetched(entry.key, max_bytes=entry.packed_bytes)
+        try:
+            head, content = await asyncio.to_thread(
+                unpack, packed, content_sha256=entry.content_sha256, max_bytes=entry.content_bytes
+            )
+        except ArchiveDamaged as error:
+            raise ArchiveDamaged(f"{entry.key}: {error}") from error
+        if (head.first, head.last) != (entry.first, entry.last):
+            raise ArchiveDamaged(
+                f"{entry.key} holds {head.first} to {head.last}, "
+                f"and should hold {entry.first} to {entry.last}"
+            )
+        return content
+
+    async def _fetched(self, key: str, *, max_bytes: int = 1024 * 1024) -> bytes:
+        if await self._bucket.head(key) is None:
+            raise ArchiveDamaged(f"{key} is missing from the bucket")
+        pieces: list[bytes] = []
+        received = 0
+        async for piece in self._bucket.read(key):
+            received += len(piece)
+            if received > max_bytes:
+                raise ArchiveDamaged(f"{key} is larger than the {max_bytes:,} bytes written")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _put(self, key: str, data: bytes, media_type: str) -> None:
+        with TemporaryDirectory(prefix="velro-log-") as directory:
+            path = Path(directory) / "object"
+            await asyncio.to_thread(path.write_bytes, data)
+            await self._bucket.put(
+                PutOrder(
+                    key=key,
+                    path=path,
+                    size_bytes=len(data),
+                    sha256=sha256(data).hexdigest(),
+                    media_type=media_type,
+                )
+            )
+
+
+def _follow(position: int, records: Sequence[RawRecord]) -> None:
+    first, last = records[0].position, records[-1].position
+    if first != position + 1 or last != position + len(records):
+        raise ArchiveDamaged(f"after position {position} the archive has {first} to {last}")
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC)

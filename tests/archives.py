@@ -1,0 +1,102 @@
+"""A real log and its archive in a real bucket."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shared.archive.archive import Archive
+from shared.archive.archived_log import ArchivedLog
+from shared.archive.settings import ArchiveSettings
+from shared.contracts.envelope import Context, seal
+from shared.contracts.events import GenerationCancelled
+from shared.contracts.subjects import Subjects
+from shared.event_log.jetstream import JetStreamLog
+from shared.event_log.jetstream_api import ask
+from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.messaging.connection import connected
+from shared.object_store.s3 import s3_object_store
+from storage_svc.application.archiving import Archiver
+from tests.object_stores import settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from nats.aio.client import Client
+
+    from shared.archive.manifest import Entry
+    from shared.event_log.port import RawRecord, WholeRecord
+    from shared.object_store.s3 import S3ObjectStore
+    from velro.stack.seaweedfs import S3Address
+
+AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+# A segment after 20 events or so: enough for a chain.
+SETTINGS = ArchiveSettings(segment_bytes=10_000, segment_age_s=3600)
+
+
+@dataclass(frozen=True)
+class Archived:
+    connection: Client
+    stream: str
+    log: JetStreamLog
+    bucket: S3ObjectStore
+    archive: Archive
+
+    @property
+    def archiver(self) -> Archiver:
+        return Archiver(self.log, self.archive, SETTINGS, clock=lambda: datetime.now(UTC))
+
+    @property
+    def archived_log(self) -> ArchivedLog:
+        return ArchivedLog(self.log, self.archive)
+
+    async def declare(self) -> None:
+        subjects = Subjects(self.stream.lower())
+        await ensure_stream(self.connection, StreamDeclaration(name=self.stream, subjects=subjects))
+
+    async def delete_stream(self) -> None:
+        await ask(self.connection, f"$JS.API.STREAM.DELETE.{self.stream}", None, timeout_s=5)
+
+    async def fill(self, first: int, last: int, *, text: str = "") -> None:
+        """One event a generation, so that the log ends at `last`."""
+        for number in range(first, last + 1):
+            envelope = seal(
+                GenerationCancelled(reason=text),
+                generation_id=f"g{number}",
+                at=AT,
+                context=Context(source="tests"),
+            )
+            await self.log.append("generation", f"g{number}", [envelope], expected=None)
+
+    async def catch_up(self, *, everything: bool = True) -> list[Entry]:
+        return [entry async for entry in self.archiver.catch_up(everything=everything)]
+
+    async def whole(self) -> list[WholeRecord]:
+        async with aclosing(self.archive.read_whole(after=0)) as source:
+            return [record async for batch in source for record in batch]
+
+    async def in_stream(self) -> list[WholeRecord]:
+        end = await self.log.last_position()
+        async with aclosing(self.log.read_whole(after=0, until=end)) as source:
+            return [record async for batch in source for record in batch]
+
+    async def read(self, *, after: int = 0, until: int) -> list[RawRecord]:
+        async with aclosing(self.archived_log.read(after=after, until=until)) as source:
+            return [record async for batch in source for record in batch]
+
+
+@asynccontextmanager
+async def open_archived(
+    *, nats_url: str, subject_root: str, stream: str, bucket: S3Address
+) -> AsyncGenerator[Archived]:
+    """A log of its own, whose stream exists, and an empty archive."""
+    async with (
+        connected(nats_url, name="tests") as connection,
+        s3_object_store(settings_for(bucket)) as store,
+    ):
+        log = JetStreamLog(connection, Subjects(subject_root), stream=stream)
+        archived = Archived(connection, stream, log, store, Archive(store, stream, SETTINGS))
+        await archived.declare()
+        yield archived
