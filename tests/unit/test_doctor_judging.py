@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from velro.doctor.archive import judged_age
 from velro.doctor.clocks import judged_skew
 from velro.doctor.consumers import judged_consumer
 from velro.doctor.findings import Finding, Level, worst
@@ -49,6 +50,14 @@ def test_a_slow_answer_is_not_taken_for_a_wrong_clock() -> None:
 def test_the_fullest_of_all_limits_counts(used: float, level: Level) -> None:
     found = judged_space([("roomy", 1, 100), ("tight", used, 100)])
     assert found.level is level
+
+
+@pytest.mark.parametrize(
+    ("minutes", "level"), [(4, Level.GREEN), (8, Level.YELLOW), (90, Level.RED)]
+)
+def test_what_is_not_archived_long_after_it_was_due_is_told(minutes: int, level: Level) -> None:
+    waits, due = timedelta(minutes=minutes), timedelta(minutes=5)
+    assert judged_age(3, waits, due=due).level is level
 
 
 def info(replicas: int, *late: str) -> dict[str, Any]:

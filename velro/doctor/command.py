@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from generation_svc.settings import GenerationSettings
+from shared.archive.settings import ArchiveSettings
 from shared.object_store.settings import S3Settings
 from shared.program import run
 from shared.settings import BadSettings, LogSettings, loaded
 from storage_svc.settings import StorageSettings
+from velro.doctor.archive import archive_part
 from velro.doctor.bucket import bucket_part
 from velro.doctor.consumers import consumers_part
 from velro.doctor.findings import Finding, Level, Part, examine, worst
@@ -73,7 +75,7 @@ def _parts() -> tuple[list[Part[Any]], list[Finding]]:
     add("the log", _log_parts)
     add("the generation service", _generation_parts)
     add("the storage service", _storage_parts)
-    add("the bucket", lambda: [bucket_part(loaded(S3Settings))])
+    add("the bucket", _bucket_parts)
     return parts, bad
 
 
@@ -104,6 +106,14 @@ def _storage_parts() -> list[Part[Any]]:
             connections_a_process=_STORAGE_CONNECTIONS,
         ),
         projection_part(read_model_of(ReadModelName.STORAGE)),
+    ]
+
+
+def _bucket_parts() -> list[Part[Any]]:
+    bucket = loaded(S3Settings)
+    return [
+        bucket_part(bucket),
+        archive_part(loaded(LogSettings), bucket, loaded(ArchiveSettings)),
     ]
 
 
