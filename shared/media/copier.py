@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from shared.contracts.events import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
+from shared.media.durations import duration_s
 from shared.media.fetch import MediaFetcher, MediaSource
 from shared.media.pictures import dimensions
 from shared.media.sniff import confirm
@@ -58,7 +60,7 @@ class MediaCopier:
         )
         async with self._fetcher.fetched(source) as spooled:
             async with self._looking:
-                size = await asyncio.to_thread(_looked_at, spooled)
+                seen = await asyncio.to_thread(_looked_at, spooled)
             put = _put_order(order, spooled)
             await self._store.put(put)
         return StoredObject(
@@ -67,8 +69,9 @@ class MediaCopier:
             size_bytes=put.size_bytes,
             sha256=put.sha256,
             media_type=put.media_type,
-            width=size.width if size else None,
-            height=size.height if size else None,
+            width=seen.size.width if seen.size else None,
+            height=seen.size.height if seen.size else None,
+            duration_s=seen.duration_s,
         )
 
 
@@ -80,9 +83,16 @@ async def media_copier(settings: MediaSettings, store: ObjectStore) -> AsyncGene
             yield MediaCopier(fetcher, store)
 
 
-def _looked_at(spooled: Spooled) -> Dimensions | None:
-    confirm(spooled.path, spooled.kind)
-    return dimensions(spooled.path, spooled.kind)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    size: Dimensions | None
+    duration_s: float | None
+
+
+def _looked_at(spooled: Spooled) -> _Seen:
+    path, kind = spooled.path, spooled.kind
+    confirm(path, kind)
+    return _Seen(dimensions(path, kind), duration_s(path, kind))
 
 
 def _put_order(order: CopyOrder, spooled: Spooled) -> PutOrder:

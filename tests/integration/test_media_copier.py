@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import wave
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -106,6 +108,15 @@ async def test_type_and_extension_come_from_the_bytes_and_not_from_the_link(
     assert (stored.width, stored.height) == (1, 1)
     ((key, found),) = (await plain.objects()).items()
     assert (key, found["bytes"], found["ContentType"]) == (stored.key, BODY, "image/png")
+
+
+async def test_a_sound_has_its_duration_recorded(plain: Copying) -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(8000))
+    stored = await plain.copier.copy(plain.order(plain.host.does(answers(file.getvalue()))))
+    assert (stored.media_type, stored.duration_s, stored.width) == ("audio/wav", 0.5, None)
 
 
 async def test_an_object_tells_where_it_came_from(plain: Copying) -> None:
