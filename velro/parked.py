@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from shared.projection.parked import Discarded
 
 EXIT_STILL_PARKED: Final = 1
-_MOST_SHOWN: Final = 1000
+_AT_ONCE: Final = 500
 
 app = typer.Typer(no_args_is_help=True, help="Events that could not be applied: see, retry.")
 
@@ -41,10 +41,15 @@ Which = Annotated[
 
 
 @app.command("list")
-def list_command(*, read_model: Which = None, as_json: AsJson = False) -> None:
+def list_command(
+    *,
+    read_model: Which = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Of each read model.")] = 100,
+    as_json: AsJson = False,
+) -> None:
     """Show each generation that stands still, from which event on, and what was discarded."""
     use_environment()
-    run(_list(_chosen(read_model), as_json=as_json))
+    run(_list(_chosen(read_model), limit=limit, as_json=as_json))
 
 
 @app.command("show")
@@ -119,12 +124,12 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
         await close(connection)
 
 
-async def _list(names: Sequence[ReadModelName], *, as_json: bool) -> None:
+async def _list(names: Sequence[ReadModelName], *, limit: int, as_json: bool) -> None:
     parked: dict[str, list[ParkedEvent]] = {}
     discarded: dict[str, list[Discarded]] = {}
     for name in names:
         async with _place(name) as place:
-            parked[name] = await place.first_of_each(most=_MOST_SHOWN)
+            parked[name] = await place.first_of_each(most=limit)
             discarded[name] = await place.discarded()
     console = Console()
     if as_json:
@@ -180,8 +185,11 @@ async def _retry(names: Sequence[ReadModelName], generation_id: str | None) -> i
     worst = 0
     for name in names:
         async with _place(name) as place:
-            for event in await place.first_of_each(most=_MOST_SHOWN):
-                worst = max(worst, _told(name, await place.retry(event.generation_id)))
+            last = 0
+            while events := await place.first_of_each(most=_AT_ONCE, after=last):
+                last = events[-1].position
+                for event in events:
+                    worst = max(worst, _told(name, await place.retry(event.generation_id)))
     return worst
 
 

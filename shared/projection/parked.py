@@ -98,9 +98,14 @@ class ParkingPlace:
     log: EventLog
     decoding: Decoding
 
-    async def first_of_each(self, *, most: int) -> list[ParkedEvent]:
-        """The event that began it, of each generation that is put aside, oldest first."""
-        rows = await QUERIES.rows(self.connection, "parked_first", most=most)
+    async def first_of_each(self, *, most: int, after: int = 0) -> list[ParkedEvent]:
+        """The event that began it, of each generation that is put aside, oldest first.
+
+        Args:
+            most: how many at once.
+            after: only those behind this position, to go on where the last answer ended.
+        """
+        rows = await QUERIES.rows(self.connection, "parked_first", most=most, after=after)
         return [ParkedEvent(**row) for row in rows]
 
     async def of(self, generation_id: str) -> list[ParkedEvent]:

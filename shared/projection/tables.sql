@@ -99,8 +99,8 @@ from parked_events
 where :generation_id::text is null or generation_id = :generation_id
 order by position;
 
--- name: parked_first(most)
--- Of each generation that is put aside the event that began it, and how many follow.
+-- name: parked_first(after, most)
+-- Of each generation put aside behind a position the event that began it, and how many follow.
 select
     first.position, first.subject, first.generation_id, first.event_type, first.reason,
     first.parked_at, counted.events - 1 as following
@@ -108,6 +108,7 @@ from (
     select generation_id, min(position) as position, count(*) as events
     from parked_events
     group by generation_id
+    having min(position) > :after
     order by min(position)
     limit :most
 ) as counted

@@ -98,7 +98,7 @@ async def _age(archived: Archived) -> Verdict:
 
 
 def judged_age(events: int, waits: timedelta, *, due: timedelta) -> Verdict:
-    """What it means that the oldest of so many events waits for so long; it is archived when due."""
+    """What it means that the oldest of so many events, archived when `due`, waits for so long."""
     found = f"{events:,} events are not archived, the oldest for {waits.total_seconds():.0f} s"
     late = waits - due
     advice = "the storage service archives; its log lines `not_archived` say what is in the way"
