@@ -108,7 +108,7 @@ class Listing:
 
 
 class Objects:
-    """Judges objects by the bucket's own word on each, and by the log as it is now."""
+    """Judges objects by the bucket's own word on each, and orphans by the log as it is now."""
 
     def __init__(
         self,
@@ -172,17 +172,17 @@ class Objects:
     async def _by_its_word(self, kept: Kept) -> Finding | None:
         head = await (await self._buckets.store(kept.bucket)).head(kept.key)
         if head is None:
-            return await self._if_still_said(kept, Kind.OBJECT_MISSING, "it is not in the bucket")
+            return _finding(kept, Kind.OBJECT_MISSING, "it is not in the bucket")
         if head.size_bytes != kept.size_bytes:
             said = f"{head.size_bytes:,} bytes instead of {kept.size_bytes:,}"
-            return await self._if_still_said(kept, Kind.OBJECT_DIFFERS, said)
+            return _finding(kept, Kind.OBJECT_DIFFERS, said)
         if head.sha256 is None:
             # Stored by somebody who writes no hash beside it: only the bytes can tell.
             return await self._by_its_bytes(kept)
         if head.sha256 != kept.sha256:
             said = f"its hash is said to be {head.sha256} instead of {kept.sha256}"
-            return await self._if_still_said(kept, Kind.OBJECT_DIFFERS, said)
-        return await self._of_another_type(kept, head.media_type)
+            return _finding(kept, Kind.OBJECT_DIFFERS, said)
+        return _of_another_type(kept, head.media_type)
 
     async def _by_its_bytes(self, kept: Kept) -> Finding | None:
         store = await self._buckets.store(kept.bucket)
@@ -195,32 +195,8 @@ class Objects:
         self._report.read_deep += 1
         if (found := digest.hexdigest()) != kept.sha256:
             said = f"the hash of its bytes is {found} instead of {kept.sha256}"
-            return await self._if_still_said(kept, Kind.OBJECT_DIFFERS, said)
-        return await self._of_another_type(kept, head.media_type)
-
-    async def _of_another_type(self, kept: Kept, media_type: str) -> Finding | None:
-        if media_type == kept.media_type:
-            return None
-        said = f"it is served as {media_type or 'nothing'} instead of {kept.media_type}"
-        return await self._if_still_said(kept, Kind.OBJECT_DIFFERS, said)
-
-    async def _if_still_said(self, kept: Kept, kind: Kind, said: str) -> Finding | None:
-        """The finding, unless the log has come to say something else meanwhile."""
-        try:
-            events = await history(self._log, kept.generation_id)
-        except CorruptRecord:
-            pass  # no word against what was read before
-        else:
-            if (kept.bucket, kept.key) not in _spoken_of(events):
-                return None
-        return Finding(
-            kind,
-            said,
-            generation_id=kept.generation_id,
-            bucket=kept.bucket,
-            key=kept.key,
-            output_index=kept.output_index,
-        )
+            return _finding(kept, Kind.OBJECT_DIFFERS, said)
+        return _of_another_type(kept, head.media_type)
 
     async def _orphans(self, born_before: float) -> None:
         for page in self._beside.unclaimed():
@@ -238,7 +214,7 @@ class Objects:
                     events = await history(self._log, generation_id)
                 except CorruptRecord:
                     return None  # what cannot be read may speak of it
-        if (listed.bucket, listed.key) in _spoken_of(events):
+        if (listed.bucket, listed.key) in spoken_of(events):
             return None
         return Finding(
             Kind.OBJECT_ORPHANED,
@@ -249,7 +225,25 @@ class Objects:
         )
 
 
-def _spoken_of(events: Iterable[Recorded]) -> set[tuple[str, str]]:
+def _of_another_type(kept: Kept, media_type: str) -> Finding | None:
+    if media_type == kept.media_type:
+        return None
+    said = f"it is served as {media_type or 'nothing'} instead of {kept.media_type}"
+    return _finding(kept, Kind.OBJECT_DIFFERS, said)
+
+
+def _finding(kept: Kept, kind: Kind, said: str) -> Finding:
+    return Finding(
+        kind,
+        said,
+        generation_id=kept.generation_id,
+        bucket=kept.bucket,
+        key=kept.key,
+        output_index=kept.output_index,
+    )
+
+
+def spoken_of(events: Iterable[Recorded]) -> set[tuple[str, str]]:
     """The objects that events have ever said to be stored, by bucket and key."""
 
     def said(recorded: Recorded) -> list[StoredObject]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.contracts.envelope import Recorded
@@ -13,6 +13,8 @@ from velro.verify.findings import Finding, Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from generation_svc.read_model.rows import GenerationRow
+    from shared.event_log.port import RawRecord
     from shared.projection.folding import Happened
     from velro.verify.read_models import Compared, Moment
 
@@ -23,15 +25,22 @@ class Generation:
 
     Attributes:
         rows: what they add up to, by read model, in the order of the moments.
-        begun: its first event was among them; else `events` holds all that were.
+        begun: its first event was among them; else `records` are all that were.
+        stopped: the places of read models in which an event could not be used.
         seen_at: which batch had its last one.
     """
 
     rows: list[Any]
     begun: bool
-    events: list[Happened] = field(default_factory=list["Happened"])
-    stopped: set[int] = field(default_factory=set[int])
+    records: tuple[RawRecord, ...] = ()
+    stopped: frozenset[int] = frozenset()
     seen_at: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more events are sure to come of it, unless something is wrong."""
+        row: GenerationRow | None = self.rows[0]
+        return row is not None and (not row.status.finished or row.earliest_link_death is not None)
 
 
 class Folding:
@@ -54,8 +63,6 @@ class Folding:
 
     def add(self, generation_id: str, to: Generation, history: Sequence[Happened]) -> None:
         """Fold events into a generation."""
-        if not to.begun:
-            to.events += history
         for place, moment in enumerate(self._moments):
             if place in to.stopped:
                 continue
@@ -71,7 +78,7 @@ class Folding:
             )
             to.rows[place] = row
             if applied < len(events):
-                to.stopped.add(place)
+                to.stopped |= {place}
                 position = events[applied].position
                 self.findings[position] = Finding(
                     Kind.EVENT_UNUSABLE,

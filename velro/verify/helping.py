@@ -1,27 +1,28 @@
 """A second process for a second stretch of the log: reading and folding are Python's work alone.
 
-`python -m velro.verify.helping` takes its task, pickled, on stdin, tells on stdout how far it is,
-a number a line, and ends with a line that begins with `=`: what came of it, pickled, in hex.
+`python -m velro.verify.helping` takes its task, pickled, on stdin, and tells on stdout how far it
+is, a number a line. What came of it, pickled, is in the file that the task names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-import uvloop
-
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
+from shared.program import configure_logging, run
 from shared.projection.batch import Decoding
 from velro.verify.errors import NotReadable
 from velro.verify.objects import KeptObjects
 from velro.verify.read_models import compared, joined
 from velro.verify.stretch import Looked, Stretch
+from velro.verify.unsettled import Unsettled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from shared.event_log.port import EventLog
     from velro.verify.read_models import Moment
 
-_LONGEST_LINE: Final = 256 * 1024 * 1024
 _LEAVES_WITHIN_S: Final = 5.0
 
 
@@ -56,13 +56,21 @@ class LogAddress:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One stretch of the log; what it says is stored is written to `objects`."""
+    """One stretch of the log.
+
+    Attributes:
+        objects: the file for what it says is stored.
+        unsettled: the file for what it cannot settle alone.
+        looked: the file for what came of it, where another process does it.
+    """
 
     log: LogAddress
     moments: Sequence[Moment]
     after: int
     until: int
     objects: Path
+    unsettled: Path
+    looked: Path
 
 
 async def look(task: Task, tell: Callable[[int], None]) -> Looked:
@@ -72,7 +80,7 @@ async def look(task: Task, tell: Callable[[int], None]) -> Looked:
         LogUnavailable, LogMismatch, NotReadable: as `Stretch.look`.
     """
     models = compared()
-    objects = KeptObjects(task.objects)
+    objects, unsettled = KeptObjects(task.objects), Unsettled(task.unsettled)
     try:
         async with AsyncExitStack() as stack:
             log = await stack.enter_async_context(task.log.opened())
@@ -80,12 +88,13 @@ async def look(task: Task, tell: Callable[[int], None]) -> Looked:
                 await stack.enter_async_context(joined(moment, model))
                 for moment, model in zip(task.moments, models, strict=True)
             ]
-            stretch = Stretch(models, task.moments, snapshots, objects)
+            stretch = Stretch(models, task.moments, snapshots, objects, unsettled)
             return await stretch.look(
                 log, Decoding(task.log.subjects), after=task.after, until=task.until, tell=tell
             )
     finally:
         objects.close()
+        unsettled.close()
 
 
 async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
@@ -100,7 +109,6 @@ async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        limit=_LONGEST_LINE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -109,12 +117,12 @@ async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
         process.stdin.write(pickle.dumps(task))
         process.stdin.close()
         async for line in process.stdout:
-            if line.startswith(b"="):
-                # Written by our own process, from our own task.
-                return cast("Looked", pickle.loads(bytes.fromhex(line[1:].decode())))  # noqa: S301
             tell(int(line))
         said = (await process.stderr.read()).decode(errors="replace").strip()
-        raise NotReadable(f"positions {task.after} to {task.until}: {said[-2000:]}")
+        if await process.wait():
+            raise NotReadable(f"positions {task.after} to {task.until}: {said[-2000:]}")
+        # Written by our own process, from our own task.
+        return cast("Looked", pickle.loads(task.looked.read_bytes()))  # noqa: S301
     finally:
         if process.returncode is None:
             process.terminate()
@@ -128,13 +136,14 @@ async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
 
 def main() -> None:
     """Look at the stretch that stdin names."""
+    configure_logging(logging.WARNING)
     task = cast("Task", pickle.loads(sys.stdin.buffer.read()))  # noqa: S301 - from our own process
-    looked = uvloop.run(look(task, lambda events: _tell(str(events))))
-    _tell(f"={pickle.dumps(looked).hex()}")
+    looked = run(look(task, _tell))
+    task.looked.write_bytes(pickle.dumps(looked))
 
 
-def _tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+def _tell(events: int) -> None:
+    sys.stdout.write(f"{events}\n")
     sys.stdout.flush()
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from shared.event_log.port import CorruptRecord
 from shared.object_store.keys import folder_of
+from velro.verify.comparing import Comparison
 from velro.verify.findings import Finding, Kind
 from velro.verify.folding import Folding
-from velro.verify.read_models import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

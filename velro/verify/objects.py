@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosql
 
+from velro.verify.scratch import scratch_file
+
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Generator, Iterable, Sequence
 
     from generation_svc.read_model.rows import GenerationRow
@@ -49,7 +51,7 @@ class KeptObjects:
     """Writes down what one part of the log says is stored."""
 
     def __init__(self, file: Path) -> None:
-        self._connection = _opened(file)
+        self._connection = scratch_file(file)
         _SQL.make_kept(self._connection)
         self._waiting: list[dict[str, object]] = []
 
@@ -142,18 +144,9 @@ class Beside:
 @contextmanager
 def beside(file: Path) -> Generator[Beside]:
     """An empty comparison in a file of its own."""
-    connection = _opened(file)
+    connection = scratch_file(file)
     try:
         _SQL.make_listed(connection)
         yield Beside(connection)
     finally:
         connection.close()
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    # Worth nothing after a crash, so nothing is done against one.
-    connection = sqlite3.connect(file, check_same_thread=False)
-    connection.execute("pragma journal_mode = off")
-    connection.execute("pragma synchronous = off")
-    connection.execute("pragma cache_size = -32768")
-    return connection

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +18,9 @@ from shared.projection.tables import read_checkpoint, schema_fingerprint
 from storage_svc.read_model.model import NAME as STORAGE
 from storage_svc.read_model.model import BacklogModel
 from velro.verify.errors import NotReadable
-from velro.verify.findings import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from asyncpg import Connection, Record
 
@@ -35,13 +32,6 @@ QUERIES: Final = Queries(Path(__file__).parent / "read_models.sql")
 
 NAMES: Final = (GENERATION, STORAGE)
 """The read models, in the order in which folds and snapshots list them."""
-
-# A generation's place among its user's equals is counted when it is saved; no event says it.
-_NOT_SAID_BY_THE_LOG: Final = frozenset({"turn"})
-_JSON_COLUMNS: Final = frozenset({"input", "metadata", "failure", "outputs"})
-_SHOWN: Final = 200
-
-Columns = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +96,18 @@ class Snapshot:
         self._connection = connection
         self._model = model
 
+    @property
+    def read_model(self) -> str:
+        """Its name."""
+        return self._model.name
+
     async def rows(self, ids: Sequence[str]) -> dict[str, list[Record]]:
         """Whole rows of these generations; absent where there is none."""
         records = await QUERIES.rows(self._connection, f"{self._model.name}_rows", ids=ids)
         found: dict[str, list[Record]] = {}
-        of = itemgetter(self._model.id_column)
+        id_column = self._model.id_column
         for record in records:
-            found.setdefault(of(record), []).append(record)
+            found.setdefault(record[id_column], []).append(record)
         return found
 
     async def loaded(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -197,79 +192,3 @@ async def _connected(dsn: str, model: Compared) -> Connection[Record]:
         return await connect(dsn, schema=model.name, application_name="velro verify")
     except POSTGRES_AWAY as error:
         raise NotReadable(f"read model {model.name}: {type(error).__name__}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How a row is not as the log says."""
-
-    kind: Kind
-    detail: str
-
-
-class Comparison:
-    """Compares folds of one read model with rows of the table, column by column."""
-
-    def __init__(self, model: Compared) -> None:
-        self._model = model
-        self._names: list[str] = []
-        self._picked: Callable[[Record], Columns] | None = None
-
-    def differing(
-        self, ids: Iterable[str], folded: Mapping[str, Any], found: Mapping[str, list[Record]]
-    ) -> dict[str, Difference]:
-        """Of these generations, the ones whose rows are not as folded, and how."""
-        expected = self._expected(folded)
-        different: dict[str, Difference] = {}
-        for generation_id in ids:
-            rows = found.get(generation_id)
-            wanted = expected.get(generation_id)
-            if wanted is None:
-                if rows is not None:
-                    said = "the log says nothing that would make this row"
-                    different[generation_id] = Difference(Kind.ROW_UNKNOWN, said)
-            elif rows is None:
-                different[generation_id] = Difference(Kind.ROW_MISSING, "there is no row")
-            elif (said := self._difference(wanted, rows)) is not None:
-                different[generation_id] = Difference(Kind.ROW_DIFFERS, said)
-        return different
-
-    def _expected(self, folded: Mapping[str, Any]) -> dict[str, list[Columns]]:
-        written = {generation_id: row for generation_id, row in folded.items() if row is not None}
-        if not written:
-            return {}
-        columns = self._model.columns(written)
-        self._names = [name for name in columns if name not in _NOT_SAID_BY_THE_LOG]
-        expected: dict[str, list[Columns]] = {}
-        ids = columns[self._model.id_column]
-        each = zip(*(columns[name] for name in self._names), strict=True)
-        for generation_id, row in zip(ids, each, strict=True):
-            expected.setdefault(generation_id, []).append(row)
-        return expected
-
-    def _difference(self, wanted: list[Columns], rows: list[Record]) -> str | None:
-        if self._picked is None:
-            keys = list(rows[0].keys())
-            self._picked = itemgetter(*(keys.index(name) for name in self._names))
-        found = [self._picked(row) for row in rows]
-        if found == wanted:
-            return None
-        if len(found) != len(wanted):
-            return f"{len(wanted)} rows are expected, {len(found)} are there"
-        said = [
-            f"{name} is {_short(there)} instead of {_short(expected)}"
-            for before, after in zip(wanted, found, strict=True)
-            for name, expected, there in zip(self._names, before, after, strict=True)
-            if expected != there and not (name in _JSON_COLUMNS and _same_json(expected, there))
-        ]
-        return "; ".join(said) if said else None
-
-
-def _same_json(one: object, other: object) -> bool:
-    # Written by another version of a library, the same value may be another text.
-    return isinstance(one, str) and isinstance(other, str) and json.loads(one) == json.loads(other)
-
-
-def _short(value: object) -> str:
-    text = str(value) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from shared.projection.batch import Decoding
 from shared.projection.tables import recognise
 from velro.verify.findings import Finding, Kind
 from velro.verify.helping import LogAddress, Task, look, look_elsewhere
@@ -16,11 +17,12 @@ from velro.verify.judging import Judging
 from velro.verify.objects import KeptObjects
 from velro.verify.progress import Progress
 from velro.verify.read_models import Moment, Snapshot, compared, taken
+from velro.verify.settling import Settling
 from velro.verify.stretch import fingerprint
 from velro.verify.together import together
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from shared.event_log.port import EventLog
@@ -90,31 +92,45 @@ class Rows:
                 snapshots.append(snapshot)
                 self.report.positions[model.name] = moment.position
                 self.report.add(_parked(model.name, moment, only))
-            suspects = dict.fromkeys(only)
-            parts: list[Path] = []
+            parts = [self.room / "judged.sqlite"]
+            objects = KeptObjects(parts[0])
+            suspects = list(only)
             if not only:
                 tasks = self._tasks(moments)
-                parts = [task.objects for task in tasks]
+                parts += [task.objects for task in tasks]
                 looks = await self._look(tasks)
-                suspects = await self._suspects(looks, snapshots)
-            part = self.room / "judged.sqlite"
-            objects = KeptObjects(part)
+                settling = Settling(
+                    models, moments, snapshots, objects, Decoding(self.address.subjects)
+                )
+                async for findings in settling.settle([task.unsettled for task in tasks]):
+                    self.report.add(findings)
+                self.report.generations += settling.settled
+                suspects = settling.suspects
+                await self._add_unknown(looks, snapshots)
             judging = Judging(self.log, models, moments, snapshots, objects)
             judged = 0
-            async for findings in judging.judge(suspects):
-                judged += len(findings.ids)
-                self.report.add(findings.found)
+            async for judgement in judging.judge(suspects):
+                judged += len(judgement.ids)
+                self.report.add(judgement.found)
                 self.tell(Progress("generations judged", judged, len(suspects)))
             objects.close()
             self.report.generations += judged
-        return Said([*parts, part], frozenset(judging.folders) if only else frozenset())
+        return Said(parts, frozenset(judging.folders) if only else frozenset())
 
     def _tasks(self, moments: Sequence[Moment]) -> list[Task]:
         end = max(moment.position for moment in moments)
         pieces = max(1, min(self.processes, end // _WORTH_A_PROCESS))
         cuts = [end * piece // pieces for piece in range(pieces + 1)]
         return [
-            Task(self.address, moments, after, until, self.room / f"stretch-{after}.sqlite")
+            Task(
+                self.address,
+                moments,
+                after=after,
+                until=until,
+                unsettled=self.room / f"unsettled-{after}.sqlite",
+                objects=self.room / f"stretch-{after}.sqlite",
+                looked=self.room / f"stretch-{after}.pickle",
+            )
             for after, until in pairwise(cuts)
             if after < until
         ]
@@ -132,32 +148,30 @@ class Rows:
 
         return await together(*(one(task) for task in tasks))
 
-    async def _suspects(
-        self, looks: Sequence[Looked], snapshots: Sequence[Snapshot]
-    ) -> dict[str, None]:
-        suspects: dict[str, None] = {}
+    async def _add_unknown(self, looks: Sequence[Looked], snapshots: Sequence[Snapshot]) -> None:
+        """Add to the report what the stretches saw, and rows of which none saw anything."""
         for looked in looks:
             self.report.events += looked.events
             self.report.generations += looked.equal
             self.report.add(looked.findings)
-            suspects |= dict.fromkeys(looked.suspects)
         known = sorted(each for looked in looks for each in looked.known)
         for snapshot in snapshots:
-            async for unknown in _unknown(snapshot, known):
-                suspects |= dict.fromkeys(unknown)
-        return suspects
+            async for ids in snapshot.ids():
+                self.report.add(
+                    Finding(
+                        Kind.ROW_UNKNOWN,
+                        "no event of the log speaks of this generation",
+                        generation_id=one,
+                        read_model=snapshot.read_model,
+                    )
+                    for one in dict.fromkeys(ids)
+                    if not _holds(known, fingerprint(one))
+                )
 
 
-async def _unknown(snapshot: Snapshot, known: Sequence[int]) -> AsyncGenerator[list[str], None]:
-    """Generations that have rows, and that were not found equal."""
-    async for ids in snapshot.ids():
-        unknown: list[str] = []
-        for generation_id in ids:
-            wanted = fingerprint(generation_id)
-            place = bisect_left(known, wanted)
-            if place == len(known) or known[place] != wanted:
-                unknown.append(generation_id)
-        yield unknown
+def _holds(known: Sequence[int], wanted: int) -> bool:
+    place = bisect_left(known, wanted)
+    return place < len(known) and known[place] == wanted
 
 
 def _parked(read_model: str, moment: Moment, only: Sequence[str]) -> list[Finding]:

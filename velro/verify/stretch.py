@@ -1,9 +1,9 @@
 """Comparing one stretch of the log with the read models, in bounded memory.
 
 Events are folded as they come. A generation that has been quiet for a while is compared with its
-rows and, where they are equal, forgotten. Where they are not, it waits for later events, and what
-waits too long, or at the end, is suspect: somebody else loads its history whole and judges. So the
-common case costs one read of the log, and nothing is reported on this hurried look alone.
+rows and, where they are equal, forgotten. Where they are not, it waits for later events; what waits
+too long, or at the end, is written down for `settling.py`, and so are events of a generation that
+is not known here, because it began before the stretch or was forgotten.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from shared.projection.collecting import collecting_rarely
+from velro.verify.comparing import Comparison
 from velro.verify.folding import Folding, Generation
-from velro.verify.read_models import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from velro.verify.findings import Finding
     from velro.verify.objects import KeptObjects
     from velro.verify.read_models import Compared, Moment, Snapshot
+    from velro.verify.unsettled import Unsettled
 
 # After so many batches of 2,000 events without one of its own, a generation is compared.
 _QUIET_BATCHES: Final = 5
-# As many as wait for later events, at 2 to 3 KB each; the oldest beyond that are suspect.
+# As many as wait for later events, at 2 to 3 KB each; the oldest beyond that are written down.
 _MOST_WAITING: Final = 20_000
+_COMPARED_AT_ONCE: Final = 2_000
 
 
 def fingerprint(generation_id: str) -> int:
@@ -46,15 +49,13 @@ class Looked:
     Attributes:
         events: how many were read.
         equal: generations whose rows are as the log says.
-        known: fingerprints of these.
-        suspects: generations that have to be judged by their whole history.
+        known: fingerprints of these, and of what was written down.
         findings: events that cannot be used.
     """
 
     events: int = 0
     equal: int = 0
     known: array[int] = field(default_factory=lambda: array("Q"))
-    suspects: list[str] = field(default_factory=list[str])
     findings: list[Finding] = field(default_factory=list["Finding"])
 
 
@@ -67,8 +68,9 @@ class Stretch:
         moments: Sequence[Moment],
         snapshots: Sequence[Snapshot],
         objects: KeptObjects,
+        unsettled: Unsettled,
     ) -> None:
-        self._models = models
+        self._unsettled = unsettled
         self._snapshots = snapshots
         self._objects = objects
         self._folding = Folding(models, moments)
@@ -113,11 +115,20 @@ class Stretch:
                         generation.seen_at = number
                         self._recent[generation_id] = generation
                         self._folding.add(generation_id, generation, history)
+                        if not generation.begun:
+                            first = records[0].position
+                            generation.records += tuple(
+                                records[event.position - first] for event in history
+                            )
                     self._looked.events += len(records)
-                    await self._compare(quiet_since=number - _QUIET_BATCHES)
+                    await self._settle(quiet_since=number - _QUIET_BATCHES)
                     tell(self._looked.events)
-            await self._compare(quiet_since=number)
-        self._looked.suspects += self._waiting
+            await self._settle(quiet_since=number)
+            while self._waiting:
+                oldest = dict(islice(self._waiting.items(), _COMPARED_AT_ONCE))
+                for generation_id in oldest:
+                    del self._waiting[generation_id]
+                self._write_down(await self._compare(oldest))
         self._looked.findings += self._folding.findings.values()
         return self._looked
 
@@ -125,27 +136,47 @@ class Stretch:
         # Taken out, so that it is put back as the most recent one.
         return self._recent.pop(generation_id, None) or self._waiting.pop(generation_id, None)
 
-    async def _compare(self, *, quiet_since: int) -> None:
+    async def _settle(self, *, quiet_since: int) -> None:
+        """Compare what has been quiet for long enough, but for what is sure to go on."""
         quiet: dict[str, Generation] = {}
         while self._recent:
             generation_id, generation = next(iter(self._recent.items()))
             if generation.seen_at > quiet_since:
                 break
-            quiet[generation_id] = self._recent.pop(generation_id)
-        if not quiet:
-            return
-        unequal = await self._unequal(quiet)
-        for generation_id, generation in quiet.items():
-            if generation_id in unequal:
+            del self._recent[generation_id]
+            if generation.goes_on:
                 self._waiting[generation_id] = generation
-            elif any(row is not None for row in generation.rows):
-                self._looked.equal += 1
+            else:
+                quiet[generation_id] = generation
+        self._waiting |= await self._compare(quiet)
+        if len(self._waiting) > _MOST_WAITING:
+            oldest = dict(islice(self._waiting.items(), _COMPARED_AT_ONCE))
+            for generation_id in oldest:
+                del self._waiting[generation_id]
+            self._write_down(await self._compare(oldest))
+
+    async def _compare(self, generations: dict[str, Generation]) -> dict[str, Generation]:
+        """Forget what is equal; what is not, of what began here."""
+        if not generations:
+            return {}
+        unequal = await self._unequal(generations)
+        begun: dict[str, Generation] = {}
+        for generation_id, generation in generations.items():
+            if generation_id not in unequal:
+                if any(row is not None for row in generation.rows):
+                    self._looked.equal += 1
+                    self._looked.known.append(fingerprint(generation_id))
+                    self._objects.add(generation_id, generation.rows[0])
+            elif generation.begun:
+                begun[generation_id] = generation
+            else:
                 self._looked.known.append(fingerprint(generation_id))
-                self._objects.add(generation_id, generation.rows[0])
-        await self._forget_tails(unequal)
-        while len(self._waiting) > _MOST_WAITING:
-            generation_id, _ = self._waiting.popitem(last=False)
-            self._looked.suspects.append(generation_id)
+                self._unsettled.add_tail(generation_id, generation.records)
+        return begun
+
+    def _write_down(self, begun: dict[str, Generation]) -> None:
+        self._looked.known.extend(map(fingerprint, begun))
+        self._unsettled.add_begun(begun)
 
     async def _unequal(self, generations: dict[str, Generation]) -> set[str]:
         ids = list(generations)
@@ -156,23 +187,5 @@ class Stretch:
                 for generation_id, generation in generations.items()
             }
             found = await self._snapshots[place].rows(ids)
-            unequal.update(comparison.differing(ids, folded, found))
+            unequal |= comparison.unequal(ids, folded, found)
         return unequal
-
-    async def _forget_tails(self, unequal: set[str]) -> None:
-        """Forget what only goes on from elsewhere and changes nothing of the rows that are there.
-
-        Whoever has its beginning judges the rows, and needs no more for it: these events are among
-        those that the rows hold already.
-        """
-        tails = [one for one in unequal if not self._waiting[one].begun]
-        if not tails:
-            return
-        loaded = [await snapshot.loaded(tails) for snapshot in self._snapshots]
-        for generation_id in tails:
-            rows = [rows.get(generation_id) for rows in loaded]
-            events = self._waiting[generation_id].events
-            if any(row is not None for row in rows) and self._folding.tail(
-                generation_id, rows, events
-            ):
-                del self._waiting[generation_id]
