@@ -15,6 +15,7 @@ from generation_svc.read_model.queries import GenerationQueries
 from generation_svc.settings import GenerationSettings
 from shared.postgres.connecting import open_pool
 from shared.program import settings_of
+from shared.projection.tables import QUERIES
 from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.read_model import model as storage_model
 from storage_svc.settings import StorageSettings
@@ -38,11 +39,16 @@ async def show(since: timedelta, *, as_json: bool) -> None:
     ):
         stats = await GenerationQueries(reads).stats(now - since, now=now)
         summary = await PostgresReport(backlog).summary(now)
+        async with reads.acquire() as one, backlog.acquire() as other:
+            parked = {
+                generation_model.NAME: await QUERIES.value(one, "parked_count"),
+                storage_model.NAME: await QUERIES.value(other, "parked_count"),
+            }
     console = Console()
     if as_json:
-        console.print_json(json.dumps(_as_data(stats, summary), default=str))
+        console.print_json(json.dumps(_as_data(stats, summary) | {"parked": parked}, default=str))
     else:
-        console.print(_table(stats, summary, now))
+        console.print(_table(stats, summary, parked, now))
 
 
 def _as_data(stats: Stats, summary: BacklogSummary) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def _as_data(stats: Stats, summary: BacklogSummary) -> dict[str, Any]:
     }
 
 
-def _table(stats: Stats, summary: BacklogSummary, now: datetime) -> Table:
+def _table(stats: Stats, summary: BacklogSummary, parked: dict[str, int], now: datetime) -> Table:
     waiting = stats.not_stored
     table = Table("", "", title=f"since {stats.since:%Y-%m-%d %H:%M} UTC", show_header=False)
     table.add_row("generations", f"{stats.generations:,}")
@@ -82,6 +88,10 @@ def _table(stats: Stats, summary: BacklogSummary, now: datetime) -> Table:
     table.add_row("outputs stored later", f"{summary.stored:,} ({summary.stored_bytes:,} bytes)")
     lost = f"[bold red]{summary.lost:,}[/]" if summary.lost else "0"
     table.add_row("outputs lost", lost)
+    table.add_section()
+    for read_model, events in parked.items():
+        shown = f"[bold red]{events:,}[/]" if events else "0"
+        table.add_row(f"events parked, {read_model}", shown)
     table.add_row("  in quarantine", f"{summary.quarantined:,}")
     return table
 

@@ -89,6 +89,10 @@ def test_what_was_parked_is_listed_shown_retried_and_discarded(velro: Command) -
     wait_until(lambda: len(parked()) == 2, deadline_s=30)
     assert {event["read_model"] for event in parked()} == {"generation", "storage"}
     assert "torn-1" in velro.run("parked", "list", "--read-model", "storage").stdout
+    assert json.loads(velro.run("stats", "--json").stdout)["parked"] == {
+        "generation": 1,
+        "storage": 1,
+    }
     shown = json.loads(velro.run("parked", "show", "torn-1").stdout)
     assert [event["event"] for event in shown] == [{"type": "torn"}, {"type": "torn"}]
 
