@@ -9,7 +9,16 @@ import typer
 
 from shared.errors import VelroError
 from shared.program import configure_logging, ended_by, run
-from velro import dead_letters, generating, operating, parked, replaying_command, statistics
+from velro import (
+    archiving,
+    dead_letters,
+    generating,
+    operating,
+    parked,
+    replaying_command,
+    restoring,
+    statistics,
+)
 from velro.demo.story import play
 from velro.doctor.command import doctor
 from velro.options import DIRECTORY, AsJson, duration, use_environment
@@ -97,6 +106,10 @@ def verify(
     use_environment()
     wanted = Wanted(only=generations(only), deep=deep, grace_s=duration(grace).total_seconds())
     raise typer.Exit(run(verify_and_show(wanted, as_json=as_json)))
+
+
+app.command("restore")(restoring.restore_command)
+app.add_typer(archiving.app, name="archive")
 
 
 @letters.command("list")

@@ -195,8 +195,8 @@ class Archive:
         entry = await anext(entries, None)
         return None if entry is None else await self.content(entry)
 
-    async def content(self, entry: Entry) -> bytes:
-        """One segment, unpacked and checked.
+    async def content(self, entry: Entry, *, after: Entry | None = None) -> bytes:
+        """One segment, unpacked and checked; also against the one before it, where that is given.
 
         Raises:
             StoreFailed: the bucket gave no answer.
@@ -214,6 +214,8 @@ class Archive:
                 f"{entry.key} holds {head.first} to {head.last}, "
                 f"and should hold {entry.first} to {entry.last}"
             )
+        if after is not None and head.previous != after.content_sha256:
+            raise ArchiveDamaged(f"{entry.key} does not follow from {after.key}")
         return content
 
     async def _fetched(self, key: str, *, max_bytes: int = 1024 * 1024) -> bytes:

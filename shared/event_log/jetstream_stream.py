@@ -14,6 +14,8 @@ from shared.event_log.port import LogMismatch, LogUnavailable
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from shared.settings import LogSettings
+
 _log = structlog.get_logger(__name__)
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -43,6 +45,16 @@ class StreamDeclaration:
     replicas: int = 1
     duplicate_window_s: float = 120.0
     max_bytes: int = -1
+
+    @classmethod
+    def of(cls, settings: LogSettings) -> StreamDeclaration:
+        """What the environment says of it."""
+        return cls(
+            name=settings.stream,
+            subjects=settings.subjects,
+            replicas=settings.log_replicas,
+            duplicate_window_s=settings.log_duplicate_window_s,
+        )
 
     def settings(self) -> dict[str, object]:
         """As the server's API names them."""

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
 
-def frame(subject: str, header_lines: str, data: bytes) -> bytes:
-    """One message without a reply. Each header line ends in CR LF."""
+def frame(subject: str, header_lines: str, data: bytes, *, reply: str = "") -> bytes:
+    """One message, with a subject to answer to or without. Each header line ends in CR LF."""
     headers = f"NATS/1.0\r\n{header_lines}\r\n".encode()
     size = len(headers)
-    first = f"HPUB {subject} {size} {size + len(data)}\r\n".encode()
+    to = f"{subject} {reply}" if reply else subject
+    first = f"HPUB {to} {size} {size + len(data)}\r\n".encode()
     return b"".join((first, headers, data, b"\r\n"))
 
 

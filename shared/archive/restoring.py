@@ -1,0 +1,83 @@
+"""The log brought back from its archive: the same events at the same positions."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.archive.errors import ArchiveForked
+from shared.archive.segment import record_sha256
+from shared.event_log.jetstream_restore import bring_back
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+
+    from nats.aio.client import Client
+
+    from shared.archive.archive import Archive
+    from shared.archive.archived_log import WholeLog
+    from shared.event_log.port import WholeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How far a log and its archive were found to be the same.
+
+    Attributes:
+        position: up to here.
+        until: where comparing ends.
+    """
+
+    position: int
+    until: int
+
+
+async def compare(log: WholeLog, archive: Archive) -> AsyncGenerator[Compared, None]:
+    """Compare every event that both have, by its hash, a batch at a time.
+
+    Raises:
+        ArchiveForked: they differ; the message says from which position on.
+        ArchiveDamaged, StoreFailed, LogUnavailable: one of them cannot be read.
+    """
+    head = await archive.head()
+    until = min(await log.last_position(), head.last if head else 0)
+    async with (
+        aclosing(archive.read_whole(after=0, until=until)) as kept,
+        aclosing(log.read_whole(after=0, until=until)) as source,
+    ):
+        present = _one_by_one(source)
+        async for records in kept:
+            for record in records:
+                other = await anext(present)
+                if record_sha256(other) != record_sha256(record):
+                    raise ArchiveForked(
+                        f"from position {record.position} on the log is not the one that was "
+                        f"archived: it has {other.subject} there, the archive {record.subject}"
+                    )
+            yield Compared(records[-1].position, until)
+
+
+async def _one_by_one(
+    source: AsyncIterable[Sequence[WholeRecord]],
+) -> AsyncGenerator[WholeRecord, None]:
+    # The two come in batches of their own sizes.
+    async for records in source:
+        for record in records:
+            yield record
+
+
+async def restore(
+    connection: Client, stream: str, archive: Archive, *, after: int
+) -> AsyncGenerator[int, None]:
+    """Append what the archive holds after a position, which the stream ends at; yields positions.
+
+    Raises:
+        The same as `bring_back` and `Archive.read_whole`.
+    """
+    async with (
+        aclosing(archive.read_whole(after=after)) as source,
+        aclosing(bring_back(connection, stream, source)) as reached,
+    ):
+        async for position in reached:
+            yield position

@@ -1,0 +1,231 @@
+"""The log lost, and brought back from the bucket: by the command, as an operator does it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.archive.errors import ArchiveForked
+from shared.archive.restoring import compare, restore
+from shared.archive.settings import ArchiveSettings
+from shared.event_log.port import LogMismatch
+from tests.archives import Archived, open_archived
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from velro.stack.seaweedfs import S3Address
+
+VELRO = str(Path(sys.executable).parent / "velro")
+
+
+@pytest.fixture
+async def world(
+    nats_url: str, subject_root: str, stream: str, bucket: S3Address
+) -> AsyncGenerator[Archived]:
+    async with open_archived(
+        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def env(nats_url: str, subject_root: str, stream: str, bucket: S3Address) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "COLUMNS": "200",
+        "VELRO_NATS_URL": nats_url,
+        "VELRO_STREAM": stream,
+        "VELRO_SUBJECT_ROOT": subject_root,
+        "VELRO_S3_ENDPOINT_URL": bucket.endpoint_url,
+        "VELRO_S3_ACCESS_KEY": bucket.access_key,
+        "VELRO_S3_SECRET_KEY": bucket.secret_key,
+        "VELRO_S3_BUCKET": bucket.bucket,
+    }
+
+
+async def velro(env: dict[str, str], *words: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        VELRO,
+        *words,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(40):
+        out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+async def lost(world: Archived) -> None:
+    await world.delete_stream()
+    await world.declare()
+
+
+async def brought_back(world: Archived, *, after: int = 0) -> int:
+    async with aclosing(
+        restore(world.connection, world.stream, world.archive, after=after)
+    ) as reached:
+        return [position async for position in reached][-1]
+
+
+async def compared_up_to(world: Archived) -> int:
+    async with aclosing(compare(world.log, world.archive)) as compared:
+        return [so_far.position async for so_far in compared][-1]
+
+
+async def test_a_lost_log_comes_back_with_the_same_positions_ids_headers_and_order(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 120)
+    before = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    await world.catch_up()
+    await world.delete_stream()
+    code, out = await velro(env, "restore")
+    assert code == 0, out
+    assert "120 events are back at their positions" in out
+    after = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    assert after == before
+
+
+async def test_what_was_brought_back_is_known_by_its_id_and_appended_to_as_before(
+    world: Archived,
+) -> None:
+    await world.fill(1, 20)
+    await world.catch_up()
+    await lost(world)
+    assert await brought_back(world) == 20
+    history = await world.log.load("generation", "g7")
+    assert history.version == 7
+    (event,) = history.events
+    again = await world.log.append("generation", "g7", [event.envelope], expected=history.version)
+    assert (again.position, again.duplicate) == (7, True)
+    await world.fill(21, 21)
+    assert await world.log.last_position() == 21
+
+
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 30)
+    await world.catch_up()
+    await lost(world)
+    code, out = await velro(env, "restore", "--dry-run")
+    assert code == 0, out
+    assert "30 are to be brought back, from position 1 on" in out
+    assert await world.log.last_position() == 0
+
+
+async def test_an_interrupted_restore_goes_on_where_it_was(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 60)
+    await world.catch_up()
+    whole = [(r.position, r.headers, r.data) for r in await world.in_stream()]
+    await lost(world)
+    async with aclosing(restore(world.connection, world.stream, world.archive, after=0)) as reached:
+        stopped_at = await anext(reached)
+    assert 0 < stopped_at < 60
+    code, out = await velro(env, "restore")
+    assert code == 0, out
+    assert [(r.position, r.headers, r.data) for r in await world.in_stream()] == whole
+
+
+async def test_a_killed_restore_goes_on_where_it_was(world: Archived, env: dict[str, str]) -> None:
+    await world.fill(1, 40)
+    # One event a segment: 40 fetches, between which the process is killed.
+    fine = ArchiveSettings(segment_bytes=1)
+    archiver = world.archiver
+    archiver.settings = fine
+    assert len([entry async for entry in archiver.catch_up()]) == 40
+    await lost(world)
+    process = await asyncio.create_subprocess_exec(VELRO, "restore", env=env)
+    async with asyncio.timeout(30):
+        # What another process has done is known by the log's end alone.
+        while await world.log.last_position() < 5:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+    process.kill()
+    await process.wait()
+    assert await world.log.last_position() < 40
+    code, out = await velro(env, "restore")
+    assert code == 0, out
+    assert await compared_up_to(world) == 40
+
+
+async def test_a_restore_of_what_is_there_changes_nothing(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 10)
+    await world.catch_up()
+    await world.fill(11, 12)
+    code, out = await velro(env, "restore")
+    assert code == 0, out
+    assert "nothing to do" in out
+    assert await world.log.last_position() == 12
+
+
+async def test_a_log_with_another_history_is_left_alone(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 30)
+    await world.catch_up()
+    await lost(world)
+    await world.fill(1, 3)
+    await world.fill(4, 5, text="another history")
+    code, out = await velro(env, "restore")
+    assert code != 0
+    assert "from position 4 on the log is not the one that was archived" in out
+    assert await world.log.last_position() == 5
+
+
+async def test_somebody_who_writes_meanwhile_is_found_out(world: Archived) -> None:
+    await world.fill(1, 60)
+    await world.catch_up()
+    await lost(world)
+    await world.fill(1, 1, text="a service that was not stopped")
+    with pytest.raises(LogMismatch, match="somebody else writes"):
+        await brought_back(world)
+    with pytest.raises(ArchiveForked):
+        await compared_up_to(world)
+
+
+async def test_without_an_archive_nothing_is_made(world: Archived, env: dict[str, str]) -> None:
+    await world.delete_stream()
+    code, out = await velro(env, "restore")
+    assert code != 0
+    assert "there is no archive under velro-log/" in out
+
+
+async def test_the_archive_is_listed_verified_and_printed(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 60)
+    entries = await world.catch_up()
+    await world.fill(61, 63)
+    code, out = await velro(env, "archive", "ls")
+    assert code == 0, out
+    assert f"{len(entries)} segments, up to position 60, 3 behind the log" in out
+    code, out = await velro(env, "archive", "verify", "--against-log")
+    assert code == 0, out
+    assert "60 events" in out
+    assert "same events up to position 60" in out
+    code, out = await velro(env, "archive", "cat", "--from", "59")
+    assert [line[:15] for line in out.splitlines()] == ['{"position": 59', '{"position": 60']
+
+
+async def test_verifying_names_what_is_not_as_it_was_written(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 60)
+    _, second, *_ = await world.catch_up()
+    await world.bucket.delete(second.key)
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert f"{second.key} is missing from the bucket" in out

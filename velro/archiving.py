@@ -1,0 +1,203 @@
+"""`velro archive`: look at the log's archive in the bucket. Nothing here writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shared.archive.archive import Archive
+from shared.archive.errors import ArchiveDamaged, ArchiveForked
+from shared.archive.restoring import compare
+from shared.archive.segment import whole_records
+from shared.archive.settings import ArchiveSettings
+from shared.errors import TryLater
+from shared.event_log.jetstream import JetStreamLog
+from shared.messaging.connection import connected
+from shared.object_store.s3 import s3_object_store
+from shared.object_store.settings import S3Settings
+from shared.program import run, settings_of
+from shared.settings import LogSettings
+from velro.options import AsJson, use_environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from nats.aio.client import Client
+
+    from shared.archive.manifest import Entry
+
+EXIT_DAMAGED: Final = 1
+
+app = typer.Typer(no_args_is_help=True, help="The log's archive in the bucket: read only.")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLog:
+    """The log, and the connection that it is read over."""
+
+    settings: LogSettings
+    connection: Client
+    log: JetStreamLog
+
+
+@asynccontextmanager
+async def opened_archive() -> AsyncGenerator[Archive]:
+    """The archive that the environment names.
+
+    Raises:
+        KeysUnreadable: the settings name files of keys, which hold none.
+    """
+    log = settings_of(LogSettings)
+    async with s3_object_store(settings_of(S3Settings)) as bucket:
+        yield Archive(bucket, log.stream, settings_of(ArchiveSettings))
+
+
+@asynccontextmanager
+async def opened_log(name: str) -> AsyncGenerator[OpenedLog]:
+    """The log that the environment names, over a connection of its own.
+
+    Raises:
+        BrokerUnavailable: no NATS.
+    """
+    settings = settings_of(LogSettings)
+    async with connected(settings.nats_url.split(","), name=name) as connection:
+        log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
+        yield OpenedLog(settings, connection, log)
+
+
+@app.command("ls")
+def ls(*, as_json: AsJson = False) -> None:
+    """List the segments, and how far behind the log the archive is."""
+    use_environment()
+    run(_listed(as_json=as_json))
+
+
+@app.command("verify")
+def verify(
+    *,
+    against_log: Annotated[
+        bool, typer.Option("--against-log", help="Also compare each event with the log's.")
+    ] = False,
+) -> None:
+    """Read every segment, check every hash and link; ends with 1 where one is not as written."""
+    use_environment()
+    raise typer.Exit(run(_verified(against_log=against_log)))
+
+
+@app.command("cat")
+def cat(
+    first: Annotated[int, typer.Option("--from", min=1, help="The first position.")] = 1,
+    until: Annotated[int | None, typer.Option(min=1, help="The last position.")] = None,
+) -> None:
+    """Print archived events, one line of JSON each: position, subject, headers and event."""
+    use_environment()
+    run(_printed(after=first - 1, until=until))
+
+
+async def _listed(*, as_json: bool) -> None:
+    async with opened_archive() as archive:
+        entries = [entry async for entry in archive.entries()]
+    try:
+        async with opened_log("velro archive") as opened:
+            end: int | None = await opened.log.last_position()
+    except TryLater:
+        end = None
+    if as_json:
+        told = {
+            "log_end": end,
+            "segments": [entry.model_dump(mode="json") for entry in entries],
+        }
+        typer.echo(json.dumps(told))
+        return
+    console = Console()
+    console.print(_table(entries))
+    archived = entries[-1].last if entries else 0
+    behind = "the log does not answer" if end is None else f"{end - archived:,} behind the log"
+    console.print(f"{len(entries)} segments, up to position {archived:,}, {behind}")
+
+
+def _table(entries: list[Entry]) -> Table:
+    table = Table("first", "last", "events", "packed", "unpacked", "stored until", "sha256")
+    for entry in entries:
+        table.add_row(
+            f"{entry.first:,}",
+            f"{entry.last:,}",
+            f"{entry.count:,}",
+            decimal(entry.packed_bytes),
+            decimal(entry.content_bytes),
+            f"{entry.last_stored_at:%Y-%m-%d %H:%M:%S}",
+            entry.content_sha256[:16],
+        )
+    return table
+
+
+async def _verified(*, against_log: bool) -> int:
+    console = Console()
+    try:
+        async with opened_archive() as archive:
+            events = await _segments_verified(archive, console)
+            console.print(f"  every segment is as it was written: {events:,} events")
+            if against_log:
+                async with opened_log("velro archive") as opened:
+                    same = 0
+                    async with aclosing(compare(opened.log, archive)) as compared:
+                        async for so_far in compared:
+                            same = so_far.position
+                console.print(f"  the log has the same events up to position {same:,}")
+    except (ArchiveDamaged, ArchiveForked) as error:
+        console.print(f"  [bold red]✗[/] {error}")
+        return EXIT_DAMAGED
+    return 0
+
+
+async def _segments_verified(archive: Archive, console: Console) -> int:
+    links = await archive.chain()
+    events = 0
+    previous: Entry | None = None
+    with _bar(console) as progress:
+        task = progress.add_task("segments", total=len(links))
+        async for entry in archive.entries():
+            content = await archive.content(entry, after=previous)
+            count = sum(1 for _ in whole_records(content))
+            if count != entry.count:
+                raise ArchiveDamaged(f"{entry.key} holds {count} events, not {entry.count}")
+            events += count
+            previous = entry
+            progress.advance(task)
+    return events
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+async def _printed(*, after: int, until: int | None) -> None:
+    async with (
+        opened_archive() as archive,
+        aclosing(archive.read_whole(after=after, until=until)) as source,
+    ):
+        async for records in source:
+            for record in records:
+                line = {
+                    "position": record.position,
+                    "subject": record.subject,
+                    "stored_at_ns": record.stored_at_ns,
+                    "headers": record.headers.decode(errors="replace"),
+                    "event": record.data.decode(errors="replace"),
+                }
+                sys.stdout.write(json.dumps(line) + "\n")

@@ -1,0 +1,128 @@
+"""`velro restore`: bring the log back from its archive, into a server that lost it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shared.archive.restoring import compare, restore
+from shared.errors import Refused
+from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.program import run
+from velro.archiving import OpenedLog, opened_archive, opened_log
+from velro.options import use_environment
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
+    from shared.archive.manifest import Entry
+
+_PLAN_ONLY: Final = "Say what would be done, and do nothing."
+
+
+class NothingArchived(Refused):
+    """There is no archive to restore from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a restore does.
+
+    Attributes:
+        head: the archive's end.
+        present: events that the stream has already, as the archive has them.
+    """
+
+    head: Entry
+    present: int
+
+    @property
+    def missing(self) -> int:
+        """How many events are brought back."""
+        return max(self.head.last - self.present, 0)
+
+
+def restore_command(
+    *, dry_run: Annotated[bool, typer.Option("--dry-run", help=_PLAN_ONLY)] = False
+) -> None:
+    """Bring the log back from its archive: the same events, ids, headers and positions.
+
+    Stop both services first. What the stream has already is compared with the archive, event by
+    event, so an interrupted restore goes on where it was; a stream that differs is left alone.
+    """
+    use_environment()
+    run(_restored(Console(), dry_run=dry_run))
+
+
+async def _restored(console: Console, *, dry_run: bool) -> None:
+    async with opened_archive() as archive, opened_log("velro restore") as opened:
+        head = await archive.head()
+        if head is None:
+            raise NothingArchived(f"there is no archive under {archive.root}/ in the bucket")
+        await ensure_stream(opened.connection, StreamDeclaration.of(opened.settings))
+        plan = Plan(head, await _compared(opened, archive, console))
+        _tell(plan, opened, console)
+        if dry_run or not plan.missing:
+            return
+        await _brought_back(plan, opened, archive, console)
+
+
+async def _compared(opened: OpenedLog, archive: Archive, console: Console) -> int:
+    """Where the stream ends; all of it is as the archive has it."""
+    end = await opened.log.last_position()
+    if end:
+        with _bar(console) as progress:
+            task = progress.add_task("comparing what is there", total=end)
+            async with aclosing(compare(opened.log, archive)) as compared:
+                async for so_far in compared:
+                    progress.update(task, completed=so_far.position, total=so_far.until)
+    return end
+
+
+def _tell(plan: Plan, opened: OpenedLog, console: Console) -> None:
+    head = plan.head
+    console.print(
+        f"  the archive holds {head.last:,} events in {head.number:,} segments, "
+        f"stored until {head.last_stored_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    console.print(
+        f"  stream {opened.settings.stream} holds {plan.present:,}; "
+        f"{plan.missing:,} are to be brought back"
+        + (f", from position {plan.present + 1:,} on" if plan.missing else ": nothing to do")
+    )
+
+
+async def _brought_back(plan: Plan, opened: OpenedLog, archive: Archive, console: Console) -> None:
+    began = monotonic()
+    with _bar(console) as progress:
+        task = progress.add_task("bringing back", total=plan.head.last, completed=plan.present)
+        stream = opened.settings.stream
+        async with aclosing(
+            restore(opened.connection, stream, archive, after=plan.present)
+        ) as reached:
+            async for position in reached:
+                progress.update(task, completed=position)
+        task = progress.add_task("comparing all of it", total=plan.head.last)
+        async with aclosing(compare(opened.log, archive)) as compared:
+            async for so_far in compared:
+                progress.update(task, completed=so_far.position)
+    console.print(
+        f"  {plan.missing:,} events are back at their positions, in {monotonic() - began:.1f} s, "
+        "and every one is the archived one, by its hash"
+    )
+    console.print("  now start the services; rows that are missing: velro replay --all")
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
