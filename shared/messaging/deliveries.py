@@ -2,14 +2,15 @@
 
 nats-py parses every header of every message, character by character, and queues each message for a
 task of its subscription: 8 of the 12 us that reading one event takes. Who reads a whole log needs
-neither.
+neither. Nor does it need three regular expressions and two cuts a message to find where it ends.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nats.aio.client import Client
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     to its subscription."""
 
 
+# Of the line before a message that has headers and a reply.
+_WORDS: Final = 6
+
+
 class DeliveringClient(Client):
     """nats-py's client, with a way past headers and queues for subscriptions that ask for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Delivered] = {}
+        self._ps = _DeliveringParser(self, self._takers)
 
     def deliver(self, subscription: Subscription, to: Delivered) -> None:
         """Hand a subscription's messages to a function first, in the order of the wire."""
@@ -45,3 +51,48 @@ class DeliveringClient(Client):
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
+
+
+class _DeliveringParser(Parser):
+    """nats-py's parser, which is spared the deliveries that are whole in what was read."""
+
+    def __init__(self, client: DeliveringClient, takers: dict[int, Delivered]) -> None:
+        super().__init__(client)  # pyright: ignore[reportUnknownMemberType] - its parameter is untyped
+        self._client = client
+        self._takers = takers
+
+    async def parse(self, data: bytes = b"") -> None:
+        if not self._takers:
+            await super().parse(data)
+            return
+        if self.state == AWAITING_MSG_PAYLOAD:
+            # The end of a message whose beginning came before.
+            missing = self.needed + CRLF_SIZE - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+        if not data or self.state == AWAITING_MSG_PAYLOAD:
+            return
+        data = bytes(self.buf) + data
+        self.buf.clear()
+        await super().parse(data[self._handed_out(data) :])
+
+    def _handed_out(self, data: bytes) -> int:
+        """Hand out the deliveries that data begins with; where the rest begins."""
+        stats, at, end = self._client.stats, 0, len(data)
+        while data.startswith(b"HMSG ", at):
+            line_end = data.find(b"\r\n", at)
+            # HMSG <subject> <sid> <reply> <bytes of headers> <bytes>
+            words = data[at:line_end].split(b" ")
+            if line_end < 0 or len(words) != _WORDS:
+                break
+            take = self._takers.get(int(words[2]))
+            begin = line_end + CRLF_SIZE
+            body, after = begin + int(words[4]), begin + int(words[5])
+            if take is None or after + CRLF_SIZE > end:
+                break
+            if not take(words[1], words[3], data[body:after], data[begin:body]):
+                break
+            stats["in_msgs"] += 1
+            stats["in_bytes"] += after - body
+            at = after + CRLF_SIZE
+        return at
