@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -17,22 +19,32 @@ from benchmarks.histories import events
 from benchmarks.nats import nats_with_log
 from benchmarks.replay_peers import eventsourcing, faststream, raw_nats_py
 from generation_svc.read_model.model import NAME, GenerationModel
+from shared.archive.archive import Archive
+from shared.archive.archived_log import ArchivedLog
+from shared.archive.settings import ArchiveSettings
 from shared.contracts.codec import encode
 from shared.contracts.envelope import CONTENT_TYPE, UnknownEvent
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import MAX_BATCH_EVENTS
+from shared.object_store.s3 import s3_object_store
+from shared.object_store.settings import S3Settings
 from shared.postgres.connecting import connect
 from shared.projection.batch import Decoding
 from shared.projection.collecting import collecting_rarely
 from shared.projection.rebuild import Progress, replay
+from storage_svc.application.archiving import Archiver
 from velro.stack import ports
 from velro.stack.postgres import PostgresServer
+from velro.stack.seaweedfs import SeaweedServer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from nats.aio.client import Client
 
     from shared.event_log.port import EventLog
+    from shared.object_store.port import ObjectStore
 
 _EVENTS: Final = 1_000_000
 # What is read only to know the limits: more of it says nothing else.
@@ -53,17 +65,28 @@ async def measure(room: Path) -> list[Figure]:
         async with nats_with_log(room) as nats:
             log = JetStreamLog(nats, _SUBJECTS)
             await _filled(nats, log)
-            return await _measured(nats, log, server)
+            return await _measured(nats, log, server, room)
     finally:
         server.process.stop()
 
 
-async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> list[Figure]:
+async def _measured(
+    nats: Client, log: JetStreamLog, server: PostgresServer, room: Path
+) -> list[Figure]:
     dsn = server.dsn("velro_generation", role="velro_generation")
     url = nats.connected_url.geturl() if nats.connected_url else ""
     read = await _read(log)
     decoded = await _read_and_decoded(log)
     watched = await _replayed(dsn, log)
+    async with seaweed(room) as store:
+        archive = Archive(store, "VELRO", ArchiveSettings())
+        archiver = Archiver(log, archive, ArchiveSettings(), clock=partial(datetime.now, UTC))
+        async with aclosing(archiver.catch_up(everything=True)) as written:
+            async for _ in written:
+                pass
+        archived = ArchivedLog(log, archive)
+        archive_read = await _read(archived)
+        from_archive = await _replayed(dsn, archived)
     beside = {
         "raw nats-py, reading alone": await raw_nats_py(url, _READ_EVENTS),
         "the log read and dropped": read,
@@ -74,6 +97,15 @@ async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> 
     }
     return [
         Figure("replay_million", "events/s", round(watched.events_per_s), beside),
+        Figure(
+            "replay_million_archive",
+            "events/s",
+            round(from_archive.events_per_s),
+            {
+                "the archive read and dropped": archive_read,
+                "the same from the stream": round(watched.events_per_s),
+            },
+        ),
         Figure(
             "replay_million_late",
             "us/event",
@@ -87,6 +119,29 @@ async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> 
             {"at 50,000": watched.early_mib},
         ),
     ]
+
+
+@asynccontextmanager
+async def seaweed(room: Path) -> AsyncGenerator[ObjectStore]:
+    """A bucket on a server of the benchmark's own."""
+    wished = ("s3", "master", "volume", "filer", "admin")
+    chosen = ports.choose(dict.fromkeys(wished), room / "seaweed-ports.json")
+    server = SeaweedServer(
+        room,
+        s3_port=chosen["s3"],
+        master_port=chosen["master"],
+        volume_port=chosen["volume"],
+        filer_port=chosen["filer"],
+        admin_port=chosen["admin"],
+        owned=True,
+    )
+    server.process.start()
+    try:
+        async with s3_object_store(S3Settings.model_validate(asdict(server.address))) as store:
+            await store.learn()
+            yield store
+    finally:
+        server.process.kill()
 
 
 @dataclass(slots=True)
