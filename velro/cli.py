@@ -22,8 +22,7 @@ from velro import (
 from velro.demo.story import play
 from velro.doctor.command import doctor
 from velro.options import DIRECTORY, AsJson, duration, use_environment
-from velro.verify.command import generations, verify_and_show
-from velro.verify.verifying import Wanted
+from velro.verify.command import verify_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 letters = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
@@ -87,27 +86,7 @@ def stats(
     run(statistics.show(duration(since), as_json=as_json))
 
 
-@app.command()
-def verify(
-    *,
-    deep: Annotated[bool, typer.Option("--deep", help="Read the bytes of every object.")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="generation=ID: this one alone; may be repeated.")
-    ] = None,
-    grace: Annotated[
-        str, typer.Option(help="Objects younger than this are no orphans yet: 90m, 24h, 7d.")
-    ] = "60m",
-    as_json: AsJson = False,
-) -> None:
-    """Compare log, read models and bucket: what is missing, other, or belongs to nobody.
-
-    Ends with 1 where something is wrong, with 4 where something could not be read.
-    """
-    use_environment()
-    wanted = Wanted(only=generations(only), deep=deep, grace_s=duration(grace).total_seconds())
-    raise typer.Exit(run(verify_and_show(wanted, as_json=as_json)))
-
-
+app.command("verify")(verify_command)
 app.command("restore")(restoring.restore_command)
 app.add_typer(archiving.app, name="archive")
 

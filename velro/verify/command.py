@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from shared.archive.settings import ArchiveSettings
+from shared.media.settings import MediaSettings
+from shared.object_store.probe import PREFIX as PROBE_PREFIX
 from shared.object_store.settings import S3Settings
-from shared.program import settings_of
+from shared.program import run, settings_of
+from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName, read_model_of
 from velro.verify.bucket import GENERATION_ID
 from velro.verify.findings import REPAIRS
 from velro.verify.helping import LogAddress
+from velro.verify.repairing import repairing
+from velro.verify.report import EXIT_CONSISTENT, EXIT_FINDINGS, EXIT_NOT_READABLE
 from velro.verify.verifying import Places, Wanted, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from velro.verify.findings import Finding
     from velro.verify.progress import Progress
+    from velro.verify.repairing import Repair
     from velro.verify.report import Report
 
 _SHOWN: Final = 50
@@ -37,10 +45,36 @@ def places() -> Places:
         log=LogAddress(settings.nats_url, settings.stream, settings.subjects),
         dsns=(generation.dsn, storage.dsn),
         bucket=settings_of(S3Settings),
+        not_media=(f"{PROBE_PREFIX}/", f"{settings_of(ArchiveSettings).prefix}/"),
     )
 
 
-def generations(only: list[str] | None) -> tuple[str, ...]:
+def verify_command(
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Read the bytes of every object.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete orphans without asking.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="generation=ID: this one alone; may be repeated.")
+    ] = None,
+    grace: Annotated[
+        str, typer.Option(help="Objects younger than this are no orphans yet: 90m, 24h, 7d.")
+    ] = "60m",
+    as_json: AsJson = False,
+) -> None:
+    """Compare log, read models and bucket: what is missing, other, or belongs to nobody.
+
+    Ends with 1 where something is wrong and was not mended, with 4 where something could not be
+    read.
+    """
+    wanted = Wanted(only=_generations(only), deep=deep, grace_s=duration(grace).total_seconds())
+    if as_json and repair and not yes:
+        raise typer.BadParameter("--json asks nothing: add --yes, or leave --repair out")
+    use_environment()
+    raise typer.Exit(run(_verify_and_show(wanted, mend=repair, yes=yes, as_json=as_json)))
+
+
+def _generations(only: list[str] | None) -> tuple[str, ...]:
     """The ids in `generation=ID` options.
 
     Raises:
@@ -55,20 +89,40 @@ def generations(only: list[str] | None) -> tuple[str, ...]:
     return tuple(ids)
 
 
-async def verify_and_show(wanted: Wanted, *, as_json: bool) -> int:
-    """Verify, print what is wrong, and say it in an exit code.
+async def _verify_and_show(wanted: Wanted, *, mend: bool, yes: bool, as_json: bool) -> int:
+    """Verify, print what is wrong, mend it if asked to, and say it in an exit code.
+
+    Args:
+        wanted: what to look at.
+        mend: repair what was found.
+        yes: delete orphans without asking.
+        as_json: one document of JSON instead of lines.
 
     Raises:
         TryLater, LogMismatch, SchemaOutdated: as `verify`.
     """
-    console = Console()
-    with _shown(Console(stderr=True)) as tell:
-        report = await verify(places(), wanted, tell=tell)
-    if as_json:
-        console.print_json(json.dumps(report.as_data()))
-    else:
+    console, aside = Console(), Console(stderr=True)
+    where = places()
+    with _shown(aside) as tell:
+        report = await verify(where, wanted, tell=tell)
+    if not as_json:
         _print(console, report)
-    return report.exit_code
+    repairs: list[Repair] = []
+    if mend and report.findings:
+
+        def may_go(orphan: Finding) -> bool:
+            return yes or typer.confirm(f"delete {orphan.key}, {orphan.detail}?", err=True)
+
+        async with repairing(where, settings_of(MediaSettings), may_go) as mending:
+            async for repair in mending.repair(report.findings):
+                repairs.append(repair)
+                if not as_json:
+                    _print_repair(console, repair)
+    if as_json:
+        done = [each.finding.as_data() | {"done": each.done, "said": each.said} for each in repairs]
+        console.print_json(json.dumps(report.as_data() | {"repaired": done}))
+    left = report.counts.total() - sum(repair.done for repair in repairs)
+    return EXIT_FINDINGS if left else EXIT_NOT_READABLE if report.unreadable else EXIT_CONSISTENT
 
 
 @contextmanager
@@ -128,3 +182,10 @@ def _print(console: Console, report: Report) -> None:
     )
     if not report.exit_code:
         console.print("[green]log, read models and bucket agree[/]")
+
+
+def _print_repair(console: Console, repair: Repair) -> None:
+    which = repair.finding.key or f"{repair.finding.read_model} {repair.finding.generation_id}"
+    mark = "[green]mended[/]" if repair.done else "[yellow]not mended[/]"
+    console.print(f"{mark} ", end="")
+    console.print(f"{which}: {repair.said}", markup=False, highlight=False, soft_wrap=True)

@@ -23,15 +23,3 @@ select
     (array_agg(reason order by position))[1] as reason
 from parked_events
 group by generation_id;
-
--- name: hold_checkpoint()^
--- Stand in the projector's way where its own transactions begin, and say how far it is.
-select position from projection_checkpoint for update;
-
--- name: remove_generation_rows(ids)!
--- Take rows away, to write them anew whole.
-delete from generations where id = any(:ids::text[]);
-
--- name: remove_storage_rows(ids)!
--- The same of the backlog. A lease goes too: its worker's outcome comes through the log.
-delete from backlog where generation_id = any(:ids::text[]);

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from velro.verify.findings import REPAIRS, Finding, Kind
+from velro.verify.findings import Finding, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,5 +83,4 @@ class Report:
                 {"bucket": each.bucket, "outputs": each.outputs, "why": each.why}
                 for each in self.unreadable
             ],
-            "repairs": {kind.value: REPAIRS[kind] for kind in sorted(self.counts)},
         }

@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from shared.object_store.probe import PREFIX as PROBE_PREFIX
 from velro.verify.bucket import Buckets, Listing, Objects, buckets_of
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from velro.verify.helping import LogAddress
     from velro.verify.progress import Progress
 
-NOT_MEDIA: Final = (f"{PROBE_PREFIX}/",)
-"""Where Velro keeps something else in the bucket than media."""
-
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -34,11 +31,13 @@ class Places:
     Attributes:
         dsns: of the read models' databases, in the order of `read_models.NAMES`.
         bucket: None leaves the buckets out.
+        not_media: prefixes in the bucket under which Velro keeps something else.
     """
 
     log: LogAddress
     dsns: Sequence[str]
     bucket: S3Settings | None
+    not_media: tuple[str, ...] = (f"{PROBE_PREFIX}/",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +82,14 @@ async def verify(
                 await rows.compare(wanted.only)
             else:
                 buckets = await stack.enter_async_context(buckets_of(places.bucket))
-                await _three(rows, buckets, wanted)
+                await _three(rows, buckets, places.not_media, wanted)
     report.took_s = time.monotonic() - began
     return report
 
 
-async def _three(rows: Rows, buckets: Buckets, wanted: Wanted) -> None:
+async def _three(rows: Rows, buckets: Buckets, not_media: tuple[str, ...], wanted: Wanted) -> None:
     with beside(rows.room / "beside.sqlite") as both:
-        listing = Listing(both, buckets, rows.report, NOT_MEDIA, rows.tell)
+        listing = Listing(both, buckets, rows.report, not_media, rows.tell)
         if wanted.only:
             said = await rows.compare(wanted.only)
         else:
