@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from mutagen import ogg
 
+    from shared.object_store.port import Held
+
 # What honest headers need is far below: a film of an hour has a few thousand boxes and some 100 KiB
 # of tables that are read, and a cover picture of a few MiB may stand before the sound.
 _MAX_READS: Final = 20_000
@@ -76,7 +78,7 @@ class _Rationed(io.RawIOBase):
             raise _TooMuchReading
 
 
-def duration_s(path: Path, kind: MediaKind) -> float | None:
+def duration_s(path: Path | Held, kind: MediaKind) -> float | None:
     """Seconds; None for what has no duration, or does not tell, or is not to be believed.
 
     The library tells it of a film by its sound: of a silent one it does not. Reads at most 16 MiB

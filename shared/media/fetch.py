@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.media.settings import MediaSettings
     from shared.media.sniff import MediaKind
     from shared.media.spool import Spool
+    from shared.object_store.port import Held
 
 MAX_REDIRECTS: Final = 3
 # Answers asked for in one fetch, the first one and those after a break.
@@ -66,9 +67,9 @@ class MediaSource:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A complete file in the spool."""
+    """A complete file in the spool, or held in memory where it is small."""
 
-    path: Path
+    path: Path | Held
     size_bytes: int
     sha256: str
     kind: MediaKind
@@ -247,7 +248,7 @@ def _judge(answer: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
 def _spooled(transfer: Transfer, sha256: str, first: URL) -> Spooled:
     assert transfer.kind is not None, "a transfer that is complete is known"
     return Spooled(
-        path=transfer.room.path,
+        path=transfer.content(),
         size_bytes=transfer.received,
         sha256=sha256,
         kind=transfer.kind,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
+    from shared.object_store.port import Held
+
 MIB: Final = 1024 * 1024
 # Headers come first; profiles and thumbnails before the size are part of them.
 _HEADER_BYTES: Final = 4 * MIB
@@ -46,7 +48,7 @@ class Dimensions:
     height: int
 
 
-def dimensions(path: Path, kind: MediaKind) -> Dimensions | None:
+def dimensions(path: Path | Held, kind: MediaKind) -> Dimensions | None:
     """Width and height; None for what is no image, or does not tell, or is not to be believed.
 
     The bytes are the provider's, and are kept as they came whatever this says. Reads at most

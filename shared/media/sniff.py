@@ -16,6 +16,8 @@ from shared.media.copying import CopyFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shared.object_store.port import Held
+
 # Enough for every signature below.
 HEAD_BYTES: Final = 4096
 
@@ -122,7 +124,7 @@ def sniff(head: bytes, *, announced: str | None) -> MediaKind:
     raise MediaTypeRefused(f"{looks_like}; it is not stored as media", media_type=media_type)
 
 
-def confirm(path: Path, kind: MediaKind) -> None:
+def confirm(path: Path | Held, kind: MediaKind) -> None:
     """See that a whole file is what it began as, where a beginning does not tell.
 
     Reads all of a JSON file, whose size is bounded by then.

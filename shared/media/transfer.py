@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import re
 from dataclasses import dataclass, field
 from time import monotonic
@@ -12,13 +13,18 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
 from shared.media.sniff import HEAD_BYTES, OPAQUE, MediaKind, sniff
+from shared.object_store.port import Held
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import aiohttp
 
     from shared.media.settings import MediaSettings
     from shared.media.spool import Room
 
+# Up to here a file is held in memory, and from here on written in pieces of this size.
+HELD_BYTES: Final = 1024 * 1024
 _PARTIAL: Final = 206
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
 
@@ -30,7 +36,7 @@ class Broken(Exception):
 class Digest(Protocol):
     """What hashlib's objects do."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | bytearray, /) -> None:
         """Take more bytes in."""
         ...
 
@@ -41,7 +47,10 @@ class Digest(Protocol):
 
 @dataclass(slots=True)
 class Transfer:
-    """How far a download is: what the file holds, and what it is a part of.
+    """How far a download is: what came, and what it is a part of.
+
+    What is small stays in memory and never is a file. The rest is written and hashed in a thread,
+    a piece at a time, while more of it comes.
 
     Attributes:
         room: where the bytes go. It grows with a file whose size is not known.
@@ -66,15 +75,24 @@ class Transfer:
     ends_by_closing: bool = False
     _digest: Digest = field(default_factory=hashlib.sha256)
     _head: bytearray = field(default_factory=bytearray)
+    # What is not written yet: all of it, until it is too much to be held.
+    _held: bytearray = field(default_factory=bytearray)
+    _file: BinaryIO | None = None
+    _on_disk: bool = False
 
     def restart(self) -> None:
         """Forget what came."""
-        self._digest, self._head = hashlib.sha256(), bytearray()
+        self._digest, self._head, self._held = hashlib.sha256(), bytearray(), bytearray()
+        self._on_disk = False
         self.received, self.total, self.validator, self.kind = 0, None, None, None
 
     def sha256(self) -> str:
         """Of what came so far, in hex."""
         return self._digest.hexdigest()
+
+    def content(self) -> Path | Held:
+        """What came so far: the room's file, or what is held in its place."""
+        return self.room.path if self._on_disk else Held(bytes(self._held))
 
     def resume_headers(self) -> dict[str, str]:
         """What asks for the rest alone, where that is possible."""
@@ -84,16 +102,22 @@ class Transfer:
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
 
     async def receive(self, answer: aiohttp.ClientResponse) -> None:
-        """Append the body to the file, or begin anew where the source cannot go on.
+        """Append the body to what came, or begin anew where the source cannot go on.
 
         Raises:
             Broken: it ended too soon, or is not the part that was asked for.
             CopyFailed: it is too large, too slow, longer than announced, or no media.
         """
         await self._begin(answer)
-        with self.room.path.open("r+b" if self.received else "wb") as file:
-            file.seek(self.received)
-            await self._append(answer, file)
+        try:
+            await self._append(answer)
+        finally:
+            # What broke off is gone on with from here.
+            if self._on_disk:
+                self._write(self._taken())
+            if self._file is not None:
+                self._file.close()
+                self._file = None
         if self.total is not None and self.received != self.total:
             raise Broken(f"{self.received:,} of {self.total:,} bytes came")
         if not self.received:
@@ -133,9 +157,8 @@ class Transfer:
             raise Broken(f"bytes from {received:,} on were due, and {said!r} came")
         self.total = int(last) + 1
 
-    async def _append(self, answer: aiohttp.ClientResponse, file: BinaryIO) -> None:
-        window_s = self.settings.media_window_s
-        window_at, window_bytes = monotonic(), 0
+    async def _append(self, answer: aiohttp.ClientResponse) -> None:
+        pace = _Pace(self.settings)
         async for chunk in answer.content.iter_any():
             self.received += len(chunk)
             if self.received > self.limit_bytes():
@@ -145,20 +168,42 @@ class Transfer:
                 raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
             if self.received > self.room.size_bytes:
                 await self.room.grow(min(2 * self.received, self.limit_bytes()))
-            self._digest.update(chunk)
-            file.write(chunk)
-            if self.kind is None:
-                self._head += chunk
-                if len(self._head) >= HEAD_BYTES:
-                    self._know()
-            window_bytes += len(chunk)
-            if (passed_s := monotonic() - window_at) > window_s:
-                if window_bytes / passed_s < self.settings.media_min_bytes_per_s:
-                    pace = f"{window_bytes / passed_s:,.0f} bytes/s over {passed_s:.0f} s"
-                    raise CopyFailed(ReasonCode.TOO_SLOW, f"{pace} is too slow")
-                window_at, window_bytes = monotonic(), 0
+            await self._keep(chunk)
+            pace.came(len(chunk))
             # A source faster than the disk would otherwise never let others have the loop.
             await asyncio.sleep(0)
+
+    async def _keep(self, chunk: bytes) -> None:
+        self._held += chunk
+        if not self._on_disk:
+            self._digest.update(chunk)
+        if len(self._held) >= HELD_BYTES:
+            writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._taken()))
+            try:
+                await asyncio.shield(writing)
+            finally:
+                # Cancelled or not, no thread writes to a file that is closed or gone.
+                await asyncio.wait((writing,))
+        if self.kind is None:
+            self._head += chunk
+            if len(self._head) >= HEAD_BYTES:
+                self._know()
+
+    def _taken(self) -> bytearray:
+        """What is to be written; the rest is held on its own from now on."""
+        taken, self._held = self._held, bytearray()
+        return taken
+
+    def _write(self, piece: bytearray) -> None:
+        """Append a piece to the file: for a thread, and nothing else meanwhile."""
+        if self._file is None:
+            self._file = self.room.path.open("r+b" if self._on_disk else "wb")
+            self._file.seek(0, io.SEEK_END)
+        if self._on_disk:
+            self._digest.update(piece)
+        # The first piece was hashed as it came.
+        self._on_disk = True
+        self._file.write(piece)
 
     def _know(self) -> None:
         """Find out what the file is: the rest of what is no media need not come."""
@@ -180,6 +225,29 @@ class Transfer:
         kind = self.kind.media_type if self.kind else "a file"
         limit = f"the limit for {kind} is {self.limit_bytes():,} bytes"
         return CopyFailed(ReasonCode.TOO_LARGE, f"{what}; {limit} (VELRO_MEDIA_MAX_BYTES, …_OF)")
+
+
+class _Pace:
+    """Sees that a source sends fast enough, over one window after the other."""
+
+    def __init__(self, settings: MediaSettings) -> None:
+        self._window_s = settings.media_window_s
+        self._least = settings.media_min_bytes_per_s
+        self._at, self._bytes = monotonic(), 0
+
+    def came(self, size_bytes: int) -> None:
+        """So much more came.
+
+        Raises:
+            CopyFailed: too little in a whole window.
+        """
+        self._bytes += size_bytes
+        if (passed_s := monotonic() - self._at) <= self._window_s:
+            return
+        if self._bytes / passed_s < self._least:
+            pace = f"{self._bytes / passed_s:,.0f} bytes/s over {passed_s:.0f} s"
+            raise CopyFailed(ReasonCode.TOO_SLOW, f"{pace} is too slow")
+        self._at, self._bytes = monotonic(), 0
 
 
 def _strong_validator(answer: aiohttp.ClientResponse) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from io import BytesIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from shared.errors import TryLater
 
@@ -32,11 +33,27 @@ class StoreFailed(TryLater):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A small file that never was on disk; opened and read as a path is."""
+
+    content: bytes = field(repr=False)
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """From its beginning."""
+        del mode
+        return BytesIO(self.content)
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
 class PutOrder:
     """A file to store, and all that is known of it."""
 
     key: str
-    path: Path
+    path: Path | Held
     size_bytes: int
     sha256: str
     media_type: str

@@ -20,7 +20,7 @@ from shared.object_store.failures import (
 )
 from shared.object_store.file_part import FilePart
 from shared.object_store.listing import list_bucket
-from shared.object_store.port import Head, Put, PutOrder, StoreFailed
+from shared.object_store.port import Head, Held, Put, PutOrder, StoreFailed
 from shared.object_store.probe import probe
 from shared.object_store.uploads import Description, Uploads
 from shared.object_store.wire import open_wire
@@ -193,17 +193,15 @@ class S3ObjectStore:
 
     async def _sent(self, order: PutOrder, more: Mapping[str, str]) -> Answer:
         headers = {**_described(order).headers(), **more}
-        file = FilePart(order.path, offset=0, size_bytes=order.size_bytes)
+        body = await _body(order)
         match self._capabilities.body_check if self._capabilities else BodyCheck.NONE:
             case BodyCheck.SHA256:
                 digest = bytes.fromhex(order.sha256)
                 headers["x-amz-checksum-sha256"] = base64.b64encode(digest).decode()
             case BodyCheck.MD5:
-                headers["Content-MD5"] = await asyncio.to_thread(file.md5)
+                headers["Content-MD5"] = await asyncio.to_thread(_md5, body)
             case BodyCheck.NONE:
                 pass
-        small = order.size_bytes <= FROM_MEMORY_BYTES
-        body = await asyncio.to_thread(order.path.read_bytes) if small else file
         deadline_s = self._settings.timeout_s + order.size_bytes / self._settings.min_bytes_per_s
         async with within(deadline_s):
             return await self._wire.send(
@@ -249,6 +247,20 @@ async def s3_object_store(settings: S3Settings) -> AsyncGenerator[S3ObjectStore]
             yield store
         finally:
             await store.drained()
+
+
+async def _body(order: PutOrder) -> bytes | FilePart:
+    if isinstance(order.path, Held):
+        return order.path.content
+    if order.size_bytes <= FROM_MEMORY_BYTES:
+        return await asyncio.to_thread(order.path.read_bytes)
+    return FilePart(order.path, offset=0, size_bytes=order.size_bytes)
+
+
+def _md5(body: bytes | FilePart) -> str:
+    if isinstance(body, FilePart):
+        return body.md5()
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _described(order: PutOrder) -> Description:

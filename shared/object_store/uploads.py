@@ -15,7 +15,7 @@ from shared.object_store.capabilities import BodyCheck
 from shared.object_store.failures import NOT_FOUND, status_of, within
 from shared.object_store.file_part import FilePart
 from shared.object_store.keys import is_object_key
-from shared.object_store.port import StoreFailed
+from shared.object_store.port import Held, StoreFailed
 from shared.object_store.probe import PREFIX
 from shared.object_store.wire import UNSIGNED
 
@@ -183,6 +183,7 @@ class Uploads:
     ) -> CompletedPartTypeDef:
         offset = (number - 1) * PART_BYTES
         size = min(PART_BYTES, order.size_bytes - offset)
+        assert not isinstance(order.path, Held), "what is held in memory is sent in one piece"
         body = FilePart(order.path, offset=offset, size_bytes=size)
         async with self._places, within(self._timeout_s + size / self._pace):
             # The hash of the whole says nothing of a part.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contracts.reasons import ReasonCode
+from shared.media import transfer
 from shared.media.copying import CopyFailed
 from shared.media.fetch import MediaFetcher, MediaSource
 from shared.media.settings import MediaSettings
@@ -86,8 +87,12 @@ async def fetching(tmp_path: Path, **settings: object) -> AsyncGenerator[Fetchin
                 yield Fetching(host, fetcher, tmp_path)
 
 
-@pytest.fixture
-async def plain(tmp_path: Path) -> AsyncGenerator[Fetching]:
+@pytest.fixture(params=[transfer.HELD_BYTES, 5000], ids=["held", "spooled"])
+async def plain(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Fetching]:
+    """Small files are held in memory; with another bound they go the way of large ones."""
+    monkeypatch.setattr(transfer, "HELD_BYTES", request.param)
     async with fetching(tmp_path) as found:
         yield found
 
@@ -363,7 +368,10 @@ async def test_what_is_no_media_is_refused_and_not_fetched_to_its_end(
     assert failed.quarantine
 
 
-async def test_cancelling_leaves_nothing_in_the_spool(plain: Fetching) -> None:
+async def test_cancelling_leaves_nothing_in_the_spool(
+    plain: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "HELD_BYTES", 5000)
     url = plain.host.does(begins_and_hangs(BODY[:CUT], announced=len(BODY)))
 
     async def fetch() -> None:
