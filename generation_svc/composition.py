@@ -33,6 +33,7 @@ from shared.messaging.jetstream import jetstream_of
 from shared.object_store.attended import attended_bucket
 from shared.postgres.connecting import open_pool
 from shared.projection.batch import Decoding
+from shared.projection.recognised_log import RecognisedLog
 from shared.projection.runner import Projector, ProjectorState, ProjectorTiming
 from shared.projection.waiting import PositionWatch
 
@@ -100,7 +101,18 @@ class Service:
                 stack.push_async_callback(provider.aclose)
 
             log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
-            decider = Decider(log, clock=now, source=SOURCE)
+            projector = Projector(
+                dsn,
+                log,
+                GenerationModel(),
+                Decoding(settings.subjects),
+                timing=ProjectorTiming(
+                    attempts=settings.projector_attempts,
+                    fold_limit_s=settings.projector_fold_limit_s,
+                ),
+            )
+            recognised = RecognisedLog(log, projector.other_log)
+            decider = Decider(recognised, clock=now, source=SOURCE)
             finish = FinishGeneration(decider, copier, settings.store_budget_s)
             interruptions = Interruptions()
             deliveries = Deliveries(
@@ -124,16 +136,6 @@ class Service:
                 settings.subjects,
                 deliveries,
                 dead_letters,
-            )
-            projector = Projector(
-                dsn,
-                log,
-                GenerationModel(),
-                Decoding(settings.subjects),
-                timing=ProjectorTiming(
-                    attempts=settings.projector_attempts,
-                    fold_limit_s=settings.projector_fold_limit_s,
-                ),
             )
             watch = PositionWatch(dsn, NAME)
             reading = Reading(GenerationQueries(pool), watch)
@@ -163,12 +165,7 @@ async def log_ready(connection: Client, settings: GenerationSettings) -> DeadLet
     """
     await ensure_stream(
         connection,
-        StreamDeclaration(
-            name=settings.stream,
-            subjects=settings.subjects,
-            replicas=settings.log_replicas,
-            duplicate_window_s=int(settings.log_duplicate_window_s),
-        ),
+        StreamDeclaration.of(settings),
     )
     dead_letters = DeadLetters(jetstream_of(connection), settings.stream, settings.subject_root)
     await dead_letters.ensure()

@@ -20,6 +20,7 @@ from shared.object_store.s3 import s3_object_store
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect, open_pool
 from shared.projection.batch import Decoding
 from shared.projection.errors import NotReached
+from shared.projection.recognised_log import RecognisedLog
 from shared.projection.runner import Projector, ProjectorTiming
 from shared.projection.tables import ensure
 from shared.projection.waiting import PositionWatch
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from shared.archive.settings import ArchiveSettings
     from shared.object_store.settings import S3Settings
+    from shared.settings import LogSettings
     from storage_svc.application.backlog import Lease, OutputRef
     from storage_svc.application.store_output import Outcome
     from storage_svc.read_model.rows import Backlog
@@ -87,12 +89,23 @@ class Service:
             connection = await stack.enter_async_context(
                 connected(settings.nats_url.split(","), name="velro storage_svc")
             )
-            await ensure_stream(connection, _declaration(settings))
+            await ensure_stream(connection, StreamDeclaration.of(settings))
             log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
             pool = await open_pool(
                 dsn, schema=NAME, application_name="velro storage_svc", max_size=8
             )
             stack.push_async_callback(pool.close)
+            projector = Projector(
+                dsn,
+                log,
+                BacklogModel(),
+                Decoding(settings.subjects),
+                timing=ProjectorTiming(
+                    attempts=settings.projector_attempts,
+                    fold_limit_s=settings.projector_fold_limit_s,
+                ),
+            )
+            recognised = RecognisedLog(log, projector.other_log)
             yield cls(
                 settings=settings,
                 # Unlike any other process there is or was, also after a restart.
@@ -102,17 +115,8 @@ class Service:
                 pool=pool,
                 backlog=PostgresBacklog(pool),
                 report=PostgresReport(pool),
-                recorder=Recorder(log, clock=now, source=SOURCE),
-                projector=Projector(
-                    dsn,
-                    log,
-                    BacklogModel(),
-                    Decoding(settings.subjects),
-                    timing=ProjectorTiming(
-                        attempts=settings.projector_attempts,
-                        fold_limit_s=settings.projector_fold_limit_s,
-                    ),
-                ),
+                recorder=Recorder(recognised, clock=now, source=SOURCE),
+                projector=projector,
                 watch=PositionWatch(dsn, NAME),
             )
 
@@ -242,10 +246,14 @@ async def archiver_of(
         yield Archiver(log, Archive(store, settings.stream, archive), archive, clock=now)
 
 
-def _declaration(settings: StorageSettings) -> StreamDeclaration:
-    return StreamDeclaration(
-        name=settings.stream,
-        subjects=settings.subjects,
-        replicas=settings.log_replicas,
-        duplicate_window_s=int(settings.log_duplicate_window_s),
-    )
+@asynccontextmanager
+async def log_of(settings: LogSettings) -> AsyncGenerator[JetStreamLog]:
+    """The log alone, for who only appends to it; its stream is made where there is none.
+
+    Raises:
+        BrokerUnavailable, LogUnavailable: no NATS.
+        LogMismatch: the stream has other settings.
+    """
+    async with connected(settings.nats_url.split(","), name="velro storage_svc") as connection:
+        await ensure_stream(connection, StreamDeclaration.of(settings))
+        yield JetStreamLog(connection, settings.subjects, stream=settings.stream)

@@ -44,30 +44,50 @@ async def read_stream(
     loop = asyncio.get_running_loop()
     position = after
     known: StreamState | None = None
+    last: RawRecord | None = None
     heard_at = loop.time()
     while until is None or position < until:
-        tail = Tail(connection, stream, after=position, limits=limits, whole=whole)
+        tail: Tail | None = None
         try:
             state = await stream_state(connection, stream, timeout_s=limits.silence_s)
             _check(stream, state, known, position)
             known = state
+            # After an interruption the last record is read again: a server that came back with
+            # older data may have grown past it meanwhile, with other events in their places.
+            again: RawRecord | None = last if last is not None and state.first <= position else None
+            after = position if again is None else position - 1
+            tail = Tail(connection, stream, after=after, limits=limits, whole=whole)
             async with tail:
                 while until is None or position < until:
-                    batch = await tail.next_batch()
+                    batch: list[RawRecord] = await tail.next_batch()
+                    if again is not None:
+                        _compare(stream, again, batch.pop(0))
+                        again = None
+                        if not batch:
+                            continue
                     if until is not None and batch[-1].position > until:
                         batch = [record for record in batch if record.position <= until]
-                    position = batch[-1].position
+                    last = batch[-1]
+                    position = last.position
                     yield batch
         except (ApiError, NoAnswer, Interrupted, NatsError) as error:
             if isinstance(error, ApiError) and error.err_code == STREAM_NOT_FOUND:
                 raise LogUnavailable(f"stream {stream} does not exist") from error
-            heard_at = max(heard_at, tail.heard_at)
+            heard_at = max(heard_at, tail.heard_at if tail is not None else 0.0)
             if loop.time() - heard_at > limits.patience_s or connection.is_closed:
                 raise LogUnavailable(
                     f"stream {stream} cannot be read after position {position}: {error}"
                 ) from error
             _log.warning("read_interrupted", stream=stream, position=position, reason=str(error))
             await asyncio.sleep(_PAUSE_S)
+
+
+def _compare(stream: str, before: RawRecord, now: RawRecord) -> None:
+    if (before.position, before.subject, before.data) != (now.position, now.subject, now.data):
+        raise LogMismatch(
+            f"stream {stream} has another event at position {before.position} than it had when it "
+            "was read: it was rolled back, and has gone on differently since"
+        )
 
 
 def _check(stream: str, state: StreamState, known: StreamState | None, position: int) -> None:

@@ -26,7 +26,7 @@ from shared.projection.errors import SchemaOutdated, Superseded
 from shared.projection.reading import reading_ahead
 from shared.projection.rebuild_schemas import sweeping
 from shared.projection.standing import ProjectorHealth, ProjectorState, ProjectorTiming
-from shared.projection.tables import QUERIES, ensure, recognise
+from shared.projection.tables import QUERIES, ensure, read_checkpoint, recognise
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -44,6 +44,8 @@ _log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 
+# Tries to become the active one, for each look at the log of one that stands by.
+_TRIES_A_LOOK = 10
 # The tables were taken away beneath the projector: `ensure` makes them again.
 _TABLES_GONE = (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
 
@@ -55,6 +57,8 @@ class _Standing:
     last_progress_at: datetime | None = None
     parked: int = 0
     reason: str | None = None
+    # Why the log is not the one that was projected; it stays until that is found to be otherwise.
+    other_log: str | None = None
 
 
 @dataclass(slots=True)
@@ -76,9 +80,12 @@ class Projector(Generic[Row]):
     # Done when there is no point in waiting for more events: told to stop, or the lock is lost.
     _interrupted: asyncio.Future[None] | None = field(default=None, init=False)
     _process: UUID = field(default_factory=uuid4, init=False)
+    # Not set while it runs and has neither seen the log nor found out why it cannot.
+    _looked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
         self.schema = self.schema or self.model.name
+        self._looked.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[asyncio.Task[None]]:
@@ -104,6 +111,14 @@ class Projector(Generic[Row]):
         """What it is doing."""
         return self._standing.state
 
+    async def other_log(self) -> str | None:
+        """Why the log is not the one whose events are in the tables; None where nothing says so.
+
+        Waits for a projector that is just starting, and not for one that cannot look.
+        """
+        await self._looked.wait()
+        return self._standing.other_log
+
     def stop(self) -> None:
         """Ask `run` to end after the batch that is being written."""
         self._stop.set()
@@ -113,6 +128,7 @@ class Projector(Generic[Row]):
         """Project until `stop`, through every restart of Postgres and of the log."""
         standing = self._standing
         failures = 0
+        self._looked.clear()
         try:
             while not self._stop.is_set():
                 before = standing.position
@@ -120,7 +136,10 @@ class Projector(Generic[Row]):
                     await self._session()
                 except Superseded as error:
                     _log.info("projector_superseded", schema=self.schema, reason=str(error))
-                except (SchemaOutdated, LogMismatch) as error:
+                except LogMismatch as error:
+                    standing.other_log = str(error)
+                    self._report(ProjectorState.REFUSING, error)
+                except SchemaOutdated as error:
                     self._report(ProjectorState.REFUSING, error)
                 except (*POSTGRES_AWAY, *_TABLES_GONE, VelroError) as error:
                     self._report(ProjectorState.WAITING, error)
@@ -128,6 +147,7 @@ class Projector(Generic[Row]):
                 await self._pause(failures)
         finally:
             standing.state = ProjectorState.STOPPED
+            self._looked.set()
 
     async def health(self, *, timeout_s: float = 1.0) -> ProjectorHealth:
         """How it does, and how far behind the log's end it is."""
@@ -171,10 +191,18 @@ class Projector(Generic[Row]):
     async def _activated(
         self, connection: Connection[Record], interrupted: asyncio.Future[None]
     ) -> bool:
-        """Stand by until nobody else projects; False where that was interrupted."""
+        """Stand by until nobody else projects; False where that was interrupted.
+
+        Whoever stands by acts on the log too, so it looks whether it is the right one as well.
+        """
+        tries = 0
         while not await QUERIES.value(connection, "try_activate", schema_name=self.schema):
-            if self._standing.state is not ProjectorState.STANDING_BY:
-                self._enter(ProjectorState.STANDING_BY)
+            if tries % _TRIES_A_LOOK == 0:
+                if await QUERIES.value(connection, "exists_in", schema_name=self.schema):
+                    await recognise(self.log, await read_checkpoint(connection))
+                if self._standing.state is not ProjectorState.STANDING_BY:
+                    self._enter(ProjectorState.STANDING_BY)
+            tries += 1
             pause_s = _jittered(self.timing.standby_interval_s)
             await asyncio.wait((interrupted,), timeout=pause_s)
             if interrupted.done():
@@ -244,6 +272,8 @@ class Projector(Generic[Row]):
     def _enter(self, state: ProjectorState) -> None:
         self._standing.state = state
         self._standing.reason = None
+        self._standing.other_log = None
+        self._looked.set()
         _log.info(
             "projector", schema=self.schema, state=state.value, position=self._standing.position
         )
@@ -254,6 +284,7 @@ class Projector(Generic[Row]):
             _log.warning("projector", schema=self.schema, state=state.value, reason=reason)
         self._standing.state = state
         self._standing.reason = reason
+        self._looked.set()
 
 
 def _jittered(pause_s: float) -> float:
