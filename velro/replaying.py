@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from shared.archive.archived_log import ArchivedLog
 from shared.event_log.jetstream import JetStreamLog
+from shared.event_log.jetstream_api import ApiError, NoAnswer
+from shared.event_log.jetstream_stream import stream_state
+from shared.event_log.port import LogUnavailable
 from shared.messaging.connection import connected
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import Rebuilt, replay
 from shared.projection.rebuild_only import RebuiltOnly, generations_of, rebuild_only
 from shared.projection.rebuild_schemas import GRACE
 from shared.projection.rebuild_undo import undo
+from velro.archiving import opened_archive
 from velro.read_models import ReadModelName, ReadModelPlace, read_model_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import timedelta
 
+    from nats.aio.client import Client
     from rich.console import Console
 
+    from shared.event_log.port import EventLog
     from shared.projection.rebuild import Progress as Replayed
     from shared.settings import LogSettings
 
 
 @asynccontextmanager
-async def log_of(settings: LogSettings) -> AsyncGenerator[JetStreamLog]:
-    """The log, over a connection of this command's own."""
-    async with connected(settings.nats_url.split(","), name="velro replay") as connection:
-        yield JetStreamLog(connection, settings.subjects, stream=settings.stream)
+async def log_of(settings: LogSettings, *, from_archive: bool = False) -> AsyncGenerator[EventLog]:
+    """The log, over a connection of this command's own.
+
+    What is archived is read from the bucket where that is wished, or where the stream no longer
+    has its beginning.
+    """
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(
+            connected(settings.nats_url.split(","), name="velro replay")
+        )
+        log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
+        if from_archive or await _trimmed(connection, settings.stream):
+            yield ArchivedLog(log, await stack.enter_async_context(opened_archive()))
+        else:
+            yield log
+
+
+async def _trimmed(connection: Client, stream: str) -> bool:
+    try:
+        return (await stream_state(connection, stream, timeout_s=5.0)).first > 1
+    except (ApiError, NoAnswer) as error:
+        raise LogUnavailable(f"stream {stream}: {error}") from error
 
 
 async def replay_with_bars(
@@ -40,6 +65,7 @@ async def replay_with_bars(
     *,
     accept_differences: bool = False,
     grace: timedelta = GRACE,
+    from_archive: bool = False,
 ) -> list[Rebuilt]:
     """Rebuild read models, all at once, beside the services that use them.
 
@@ -57,7 +83,7 @@ async def replay_with_bars(
         def show(at: Replayed) -> None:
             bar(at.done, at.total, at.events_per_s)
 
-        async with log_of(place.settings) as log:
+        async with log_of(place.settings, from_archive=from_archive) as log:
             return await replay(
                 place.dsn,
                 log,
@@ -146,7 +172,7 @@ async def only_with_bar(
 
 async def _only(
     place: ReadModelPlace,
-    log: JetStreamLog,
+    log: EventLog,
     progress: Progress,
     generation_ids: Sequence[str],
     user_id: str | None,
@@ -173,6 +199,7 @@ async def _only(
             place.model,
             decoding,
             sorted(wanted),
+            by_reading=isinstance(log, ArchivedLog),
             on_progress=lambda done, total: bar(done, total, 0),
         )
 

@@ -36,6 +36,9 @@ def replay(
             "--accept-differences", help="Switch though the rows are not those that serve."
         ),
     ] = False,
+    from_archive: Annotated[
+        bool, typer.Option("--from-archive", help="Read what is archived from the bucket.")
+    ] = False,
     keep: Annotated[
         str, typer.Option(help="How long the replaced tables are kept: 90m, 24h, 7d.")
     ] = "24h",
@@ -57,7 +60,7 @@ def replay(
     use_environment()
     console = Console()
     if plan:
-        made = run(plans(names))
+        made = run(plans(names, from_archive=from_archive))
         (show_json if as_json else show_whole)(made, console)
     elif undo:
         for name in names:
@@ -65,7 +68,7 @@ def replay(
     elif only:
         run(only_with_bar(names, console, generation_ids=generation_ids, user_id=user_id))
     else:
-        show_briefly(run(plans(names)), console)
+        show_briefly(run(plans(names, from_archive=from_archive)), console)
         run(replay_with_bars(names, console, accept_differences=accept_differences, grace=grace))
 
 

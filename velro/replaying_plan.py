@@ -33,7 +33,7 @@ _OF_THE_SWITCH = {
 }
 
 
-async def plans(names: Sequence[ReadModelName]) -> list[Plan]:
+async def plans(names: Sequence[ReadModelName], *, from_archive: bool = False) -> list[Plan]:
     """Measure a sample of each, one after the other.
 
     Raises:
@@ -42,7 +42,7 @@ async def plans(names: Sequence[ReadModelName]) -> list[Plan]:
     made: list[Plan] = []
     for name in names:
         place = read_model_of(name)
-        async with log_of(place.settings) as log:
+        async with log_of(place.settings, from_archive=from_archive) as log:
             made.append(await plan(place.dsn, log, place.model, Decoding(place.settings.subjects)))
     return made
 

@@ -107,11 +107,14 @@ async def rebuild_only(
     decoding: Decoding,
     generation_ids: Sequence[str],
     *,
+    by_reading: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> RebuiltOnly:
     """Make the rows of these generations anew; what was parked of them is applied as well.
 
     A thousand are replaced at once. `on_progress` hears how many are done, and how many there are.
+    With `by_reading` their events are looked for in the whole log: where its beginning is in the
+    archive alone, single subjects do not have theirs any more.
 
     Raises:
         PoisonedEvent: an event cannot be applied; its thousand are as they were.
@@ -136,6 +139,8 @@ async def rebuild_only(
         rows = position = 0
         for first in range(0, len(generation_ids), _AT_ONCE):
             some = _Some(connection, log, model, decoding, generation_ids[first : first + _AT_ONCE])
+            if not by_reading:
+                await some.load()
             written, position = await some.replaced()
             rows += written
             on_progress(min(first + _AT_ONCE, len(generation_ids)), len(generation_ids))
@@ -155,10 +160,12 @@ class _Some:
     events: dict[str, dict[int, Happened]] = field(default_factory=dict[str, dict[int, Happened]])
     read_until: int = 0
 
-    async def replaced(self) -> tuple[int, int]:
-        """Replace the rows: how many there are, and at which position."""
-        end = await self.log.last_position()
+    def __post_init__(self) -> None:
         self.events = {generation_id: {} for generation_id in self.generation_ids}
+
+    async def load(self) -> None:
+        """Load the histories that there are now; what is left to read is the log's tail."""
+        end = await self.log.last_position()
         waiting = iter(self.generation_ids)
 
         async def load() -> None:
@@ -173,6 +180,9 @@ class _Some:
                     tasks.create_task(load())
         except ExceptionGroup as group:
             raise group.exceptions[0] from group  # they met the same wall side by side
+
+    async def replaced(self) -> tuple[int, int]:
+        """Replace the rows: how many there are, and at which position."""
         for _ in range(_TRIES):
             # The log is read before the checkpoint is held: a projector is not kept waiting for it.
             await self._read_on(await self.log.last_position())

@@ -77,6 +77,7 @@ def test_a_replay_is_planned_undone_and_kept_to_one_user(velro: Command) -> None
     for arguments, said in (
         (("--all",), "with the same content"),
         (("generation", "--undo"), "generation is switched back"),
+        (("generation", "--from-archive"), "generation is rebuilt up to position"),
         (("generation", "--only", "user=zoe"), "1 generations made anew"),
     ):
         done = velro.run("replay", *arguments)

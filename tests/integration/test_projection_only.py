@@ -131,6 +131,16 @@ async def test_a_users_generations_are_found_in_the_log_and_in_the_tables(here: 
     assert same_as(await here.folded(), await here.rows())
 
 
+async def test_events_may_be_looked_for_in_the_whole_log(here: World) -> None:
+    async with here.projector().running():
+        await history(here, "g1")
+        await here.reached(await history(here, "g2"))
+        await run(here, "delete from generations")
+        ids = ("g1", "g2")
+        await rebuild_only(here.dsn, here.log, here.model, here.decoding, ids, by_reading=True)
+    assert same_as(await here.folded(), await here.rows())
+
+
 async def test_an_event_that_cannot_be_applied_changes_nothing(here: World) -> None:
     async with here.projector().running():
         await history(here, "g1")
