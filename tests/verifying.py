@@ -31,6 +31,7 @@ from shared.projection.tables import ensure
 from shared.projection.waiting import PositionWatch
 from tests.object_stores import settings_for
 from tests.projecting import QUICK
+from tests.storage_media import picture
 from velro.verify.helping import LogAddress
 from velro.verify.read_models import compared
 from velro.verify.verifying import Places, Wanted, verify
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from velro.verify.report import Report
 
 WAIT_S = 30.0
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def now() -> datetime:
@@ -136,7 +136,7 @@ class Three:
 
     def object_of(self, generation_id: str, index: int) -> StoredObject:
         """What an output is, bytes and all."""
-        body = PNG + f"{generation_id}-{index}".encode()
+        body = picture(f"{generation_id}-{index}.png")
         self.bodies[generation_id, index] = body
         sha256 = hashlib.sha256(body).hexdigest()
         return StoredObject(

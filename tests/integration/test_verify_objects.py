@@ -15,7 +15,7 @@ from shared.contracts.events import MediaStored
 from shared.object_store.keys import object_key
 from shared.object_store.s3 import s3_object_store
 from tests.object_stores import settings_for
-from tests.verifying import PNG, Three, now, said, three
+from tests.verifying import Three, now, said, three
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -71,7 +71,7 @@ async def test_a_truncated_object_differs(world: Three, objects: list[StoredObje
     await world.put(objects[0], world.bodies["one", 0][:-1])
     report = await world.verified()
     assert said(report) == [("object_differs", "one", objects[0].key)]
-    assert f"instead of {objects[0].size_bytes}" in report.findings[0].detail
+    assert f"instead of {objects[0].size_bytes:,}" in report.findings[0].detail
 
 
 async def test_an_object_that_grew_differs(world: Three, objects: list[StoredObject]) -> None:
@@ -127,7 +127,7 @@ async def test_one_that_was_replaced_long_after_it_was_stored_is_asked_for_its_h
     world: Three,
 ) -> None:
     replaced = await long_ago(world, "replaced")
-    other = PNG + b"other----0"
+    other = world.bodies["replaced", 0][:-1] + b"x"
     await world.put(replaced, other, Metadata={"sha256": hashlib.sha256(other).hexdigest()})
     assert len(other) == replaced.size_bytes
     await world.projected()
@@ -139,7 +139,7 @@ async def test_one_that_was_replaced_long_after_it_was_stored_is_asked_for_its_h
 async def test_one_that_was_replaced_by_somebody_who_writes_no_hash_is_read(world: Three) -> None:
     replaced = await long_ago(world, "replaced")
     same = await long_ago(world, "same")
-    await world.put(replaced, PNG + b"other----0", Metadata={})
+    await world.put(replaced, world.bodies["replaced", 0][:-1] + b"x", Metadata={})
     await world.put(same, world.bodies["same", 0], Metadata={})
     await world.projected()
     report = await world.verified()
