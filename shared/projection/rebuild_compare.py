@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = 5
 # What the projection itself keeps beside a model's tables says where it is, not what the log says.
-_NOT_OF_THE_MODEL: Final = frozenset(
+NOT_OF_THE_MODEL: Final = frozenset(
     re.findall(
         r"create table (\w+)",
         QUERIES.sql("create_own") + REBUILD.sql("create_rebuild") + REBUILD.sql("create_replaced"),
@@ -100,7 +100,7 @@ async def _columns(connection: Connection[Record], schema: str, model: ReadModel
     found: _Columns = {}
     for row in await REBUILD.rows(connection, "columns", schema_name=schema):
         table, name = row["table_name"], row["name"]
-        if table not in _NOT_OF_THE_MODEL and name not in model.written_by_others:
+        if table not in NOT_OF_THE_MODEL and name not in model.written_by_others:
             found.setdefault(table, []).append((name, row["type"], row["in_key"]))
     return found
 

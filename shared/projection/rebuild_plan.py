@@ -11,6 +11,7 @@ from shared.projection.applying import Applier, Poison
 from shared.projection.catching_up import project
 from shared.projection.collecting import collecting_rarely
 from shared.projection.rebuild_bulk import Bulk, NeedsCare
+from shared.projection.rebuild_compare import NOT_OF_THE_MODEL
 from shared.projection.rebuild_connecting import rebuilding
 from shared.projection.rebuild_schemas import (
     REBUILD,
@@ -127,7 +128,7 @@ async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decodin
                     round(row["bytes"] * ends_at / until),
                 )
                 for row in sizes
-                if until
+                if until and row["name"] not in NOT_OF_THE_MODEL
             ]
         finally:
             await drop(writer, schemas.sample)
@@ -136,7 +137,7 @@ async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decodin
         begins_at=begun.position if begun else 0,
         ends_at=ends_at,
         aggregates=round(generations * ends_at / until) if until else 0,
-        tables=tuple(table for table in tables if table.rows),
+        tables=tuple(tables),
         sampled=until,
         events_per_s=until / took_s,
         serving=serving if isinstance(serving, Serving) else None,

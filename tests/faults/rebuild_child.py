@@ -1,8 +1,8 @@
 """A rebuild in a process of its own that kills itself at one moment.
 
 `python -m tests.faults.rebuild_child <nats> <stream> <root> <dsn> <what> <number>`: `built` ends it
-when it is told of so many steps of progress, `switch` before so many statements of the switch are
-sent, `never` lets it end. It prints where it began.
+when it is told of so many steps of progress, `interrupted` presses Ctrl-C then, `switch` ends it
+before so many statements of the switch are sent, `never` lets it end. It prints where it began.
 """
 
 from __future__ import annotations
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 BATCH, BULK_EVENTS, ROWS_A_LOT = 5, 10, 3
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 class CrashPoint:
     """Counts down to the moment at which the process ends."""
 
@@ -48,7 +44,7 @@ class CrashPoint:
     def progress(self, progress: Progress) -> None:
         if progress.done == progress.began_at:
             print(progress.began_at, flush=True)  # noqa: T201 - tells the test
-        elif self._what == "built":
+        elif self._what in ("built", "interrupted"):
             self._count()
 
     def install(self) -> None:
@@ -77,7 +73,8 @@ class CrashPoint:
     def _count(self) -> None:
         self._left -= 1
         if not self._left:
-            die()
+            ctrl_c = self._what == "interrupted"
+            os.kill(os.getpid(), signal.SIGINT if ctrl_c else signal.SIGKILL)
 
 
 async def main(nats_url: str, stream: str, root: str, dsn: str, point: CrashPoint) -> None:
