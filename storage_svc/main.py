@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +14,11 @@ from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it 
 from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
 from shared.program import configure_logging, run, settings_of
+from shared.settings import LogSettings
+from storage_svc.application.importing import Row, Wishes
 from storage_svc.programs import quarantine
 from storage_svc.programs.archiving import archive_continuously, archive_once
+from storage_svc.programs.importing import Given, import_rows
 from storage_svc.programs.initialising import init
 from storage_svc.programs.listing import backlog
 from storage_svc.programs.migrating import migrate, retry
@@ -86,6 +91,68 @@ def archive_command(
     program = archive_once if once else archive_continuously
     run(
         program(settings_of(StorageSettings), settings_of(S3Settings), settings_of(ArchiveSettings))
+    )
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[
+        Path | None, typer.Argument(help="CSV with a line of column names, or JSON lines.")
+    ] = None,
+    *,
+    postgres: Annotated[
+        str | None,
+        typer.Option(envvar="VELRO_IMPORT_DSN", show_envvar=True, help="Instead of a file."),
+    ] = None,
+    query: Annotated[str | None, typer.Option(help="The SELECT that gives the rows.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="OURS=THEIRS for a column of another name; may be repeated."),
+    ] = None,
+    lifetime: Annotated[
+        float, typer.Option(min=0, help="Hours that a link lives, where the row does not say.")
+    ] = 168.0,
+    provider: Annotated[str, typer.Option(help="Where the row does not say.")] = "fal",
+    model: Annotated[str, typer.Option(help="Where the row does not say.")] = "imported",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    include_stored: Annotated[
+        bool, typer.Option("--include-stored", help="Also rows whose flags are all false.")
+    ] = False,
+    skip_dead: Annotated[
+        bool, typer.Option("--skip-dead", help="Reject rows whose links should be dead.")
+    ] = False,
+    rejects: Annotated[
+        Path, typer.Option(help="Where rows go that cannot be imported, with the reason.")
+    ] = Path("import-rejects.jsonl"),
+    as_json: JSON = False,
+) -> None:
+    """Bring rows of another application into the log, so that their media is stored.
+
+    Columns: id, user, created_at, output_urls, and perhaps metadata, provider, model, expires_at
+    and the flags storage_retry_needed, fal_urls_temporary, requires_background_migration. A
+    repeat writes nothing twice. Ends with 3 if rows were rejected.
+    """
+    if (file is None) == (query is None) or (query is not None and postgres is None):
+        raise typer.BadParameter("give a file, or --query with --postgres (or VELRO_IMPORT_DSN)")
+    wishes = Wishes(
+        lifetime=timedelta(hours=lifetime),
+        provider=provider,
+        model=model,
+        columns=column_names(columns or []),
+        include_stored=include_stored,
+        skip_dead=skip_dead,
+    )
+    raise typer.Exit(
+        run(
+            import_rows(
+                settings_of(LogSettings),
+                Given(file, postgres, query),
+                wishes,
+                rejects=rejects,
+                dry_run=dry_run,
+                as_json=as_json,
+            )
+        )
     )
 
 
@@ -170,6 +237,22 @@ def begin(context: typer.Context) -> None:
 def main() -> None:
     """The command `storage-svc`."""
     app()
+
+
+def column_names(pairs: list[str]) -> dict[str, str]:
+    """By our name of a column, theirs.
+
+    Raises:
+        typer.BadParameter: not OURS=THEIRS, or no column of ours.
+    """
+    names: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not (equals and theirs) or ours not in Row.model_fields:
+            known = ", ".join(Row.model_fields)
+            raise typer.BadParameter(f"{pair!r} should be OURS=THEIRS, with one of {known}")
+        names[ours] = theirs
+    return names
 
 
 def _copying() -> CopySettings:

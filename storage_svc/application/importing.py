@@ -1,0 +1,359 @@
+"""Rows of another application as events of the log: planned first, then published, never twice."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+from yarl import URL
+
+from shared.contracts.envelope import Context, seal
+from shared.contracts.events import (
+    GenerationCompleted,
+    GenerationId,
+    GenerationRequested,
+    JsonObject,
+    Output,
+    UserId,
+)
+from shared.event_log.port import Addition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+
+    from shared.event_log.port import EventLog
+
+SOURCE: Final = "velro/import"
+FLAGS: Final = ("storage_retry_needed", "fal_urls_temporary", "requires_background_migration")
+_MAX_URL_CHARS: Final = 8192
+# As many hosts are told apart in a plan; what comes after them is counted together.
+_MAX_HOSTS: Final = 1000
+OTHER_HOSTS: Final = "(other hosts)"
+# UTF-8 takes up to 4 bytes for each, and NATS 1 MiB a message unless told otherwise.
+_MAX_ROW_CHARS: Final = 200_000
+_OTHER_EVENTS: Final = "the log has other events of a generation with this id"
+
+
+def _aware(value: object) -> object:
+    """Times without a zone are UTC, as in most databases; texts may be ISO 8601."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.strip())
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value
+
+
+def _urls(value: object) -> object:
+    """A list, a list as JSON, or a text of URLs between spaces or bars."""
+    if isinstance(value, str):
+        text = value.strip()
+        return json.loads(text) if text.startswith("[") else text.replace("|", " ").split()
+    return value
+
+
+def _object(value: object) -> object:
+    if isinstance(value, str):
+        return json.loads(value) if value.strip() else {}
+    return {} if value is None else value
+
+
+def _nothing_for_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _link(text: str) -> str:
+    if len(text) > _MAX_URL_CHARS:
+        raise ValueError(f"a URL of more than {_MAX_URL_CHARS:,} characters")
+    url = URL(text)
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError(f"{text[:100]!r} is no http or https URL")
+    return text
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_aware)]
+Link = Annotated[str, AfterValidator(_link)]
+
+
+class Row(BaseModel):
+    """One row of another application: a finished generation whose links die.
+
+    Attributes:
+        user: whose it is.
+        created_at: when it was made; without a zone it is UTC.
+        output_urls: a list, a list as JSON, or URLs between spaces or bars.
+        metadata: with the legacy flags; what else is in it stays with the generation.
+        expires_at: when the links die; without it, so long after `created_at` as was asked for.
+    """
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    id: GenerationId
+    user: UserId
+    created_at: Moment
+    output_urls: Annotated[
+        tuple[Link, ...], BeforeValidator(_urls), Field(min_length=1, max_length=1000)
+    ]
+    metadata: Annotated[JsonObject, BeforeValidator(_object)] = Field(
+        default_factory=dict[str, JsonValue]
+    )
+    provider: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
+    model: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
+    expires_at: Annotated[Moment | None, BeforeValidator(_nothing_for_empty)] = None
+    storage_retry_needed: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
+    fal_urls_temporary: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
+    requires_background_migration: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _dies_after_it_was_made(self) -> Self:
+        if self.expires_at is not None and self.expires_at < self.created_at:
+            raise ValueError("expires_at is before created_at")
+        return self
+
+    @property
+    def needs_storing(self) -> bool:
+        """Whether a flag says so, in a column of its own or in the metadata; or none is there."""
+        flags = [cast("bool | None", getattr(self, name)) for name in FLAGS]
+        flags += [bool(self.metadata[name]) for name in FLAGS if name in self.metadata]
+        known = [flag for flag in flags if flag is not None]
+        return any(known) or not known
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row as its source gave it.
+
+    Attributes:
+        number: its place in the source, from 1.
+        values: by column; None where not even that could be read.
+        unreadable: why not.
+    """
+
+    number: int
+    values: Mapping[str, Any] | None
+    unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that is not imported, and why."""
+
+    number: int
+    reason: str
+    values: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How rows are read.
+
+    Attributes:
+        lifetime: of links whose row does not say when they die.
+        provider, model: of rows that do not say.
+        columns: by our name of a column, the name in the source.
+        include_stored: also rows whose flags say that all is stored.
+        skip_dead: leave out rows whose links should be dead.
+    """
+
+    lifetime: timedelta = timedelta(days=7)
+    provider: str = "fal"
+    model: str = "imported"
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    include_stored: bool = False
+    skip_dead: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """What an import would do, counted over all rows.
+
+    Attributes:
+        dead: of those to publish, how many have links that should be dead by now.
+        by_host: how many outputs to publish come from where.
+    """
+
+    rows: int = 0
+    to_publish: int = 0
+    outputs: int = 0
+    stored_already: int = 0
+    rejected: int = 0
+    dead: int = 0
+    oldest: datetime | None = None
+    next_death: datetime | None = None
+    by_host: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, row: Row, dies_at: datetime, now: datetime) -> None:
+        """Count a row that would be published."""
+        self.to_publish += 1
+        self.outputs += len(row.output_urls)
+        self.oldest = min(self.oldest or row.created_at, row.created_at)
+        if dies_at <= now:
+            self.dead += 1
+        else:
+            self.next_death = min(self.next_death or dies_at, dies_at)
+        for text in row.output_urls:
+            host = URL(text).host or ""
+            known = host in self.by_host or len(self.by_host) < _MAX_HOSTS
+            name = host if known else OTHER_HOSTS
+            self.by_host[name] = self.by_host.get(name, 0) + 1
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did so far.
+
+    Attributes:
+        rows: read.
+        events: written.
+        events_there_before: which the log had already, from an earlier run.
+        stored_already: rows that need no storing.
+    """
+
+    rows: int = 0
+    events: int = 0
+    events_there_before: int = 0
+    stored_already: int = 0
+    rejected: int = 0
+
+
+class Importer:
+    """Makes additions to the log out of rows, and tells of every row that it leaves out."""
+
+    def __init__(self, wishes: Wishes, *, now: datetime) -> None:
+        self._wishes = wishes
+        self._now = now
+
+    async def plan(self, source: AsyncIterable[Found]) -> Plan:
+        """Read everything, and count."""
+        plan = Plan()
+        async for found in source:
+            plan.rows += 1
+            match self._read(found):
+                case Rejected():
+                    plan.rejected += 1
+                case None:
+                    plan.stored_already += 1
+                case Row() as row:
+                    plan.add(row, self._dies_at(row), self._now)
+        return plan
+
+    async def publish(
+        self,
+        source: AsyncIterable[Found],
+        log: EventLog,
+        reject: Callable[[Rejected], None],
+    ) -> AsyncGenerator[Imported, None]:
+        """Append every row that needs storing; yields how far it is, after each batch.
+
+        A repeat writes nothing twice. Close the generator (`contextlib.aclosing`).
+
+        Raises:
+            The same as `EventLog.append_all`.
+        """
+        done = Imported()
+        in_flight: deque[tuple[str, Found]] = deque()
+
+        def refuse(rejected: Rejected) -> None:
+            done.rejected += 1
+            reject(rejected)
+
+        async def additions() -> AsyncGenerator[Addition, None]:
+            async for found in source:
+                done.rows += 1
+                match self._read(found):
+                    case Rejected() as rejected:
+                        refuse(rejected)
+                    case None:
+                        done.stored_already += 1
+                    case Row() as row:
+                        in_flight.append((row.id, found))
+                        yield self._addition(row)
+
+        async with aclosing(log.append_all(additions())) as written:
+            async for added in written:
+                conflicts = {addition.generation_id for addition in added.conflicts}
+                for _ in range(added.additions):
+                    generation_id, found = in_flight.popleft()
+                    if generation_id in conflicts:
+                        refuse(Rejected(found.number, _OTHER_EVENTS, found.values))
+                done.events += added.events_written
+                done.events_there_before += added.events_there_before
+                yield done
+        yield done
+
+    def _read(self, found: Found) -> Row | Rejected | None:
+        """The row; None where it needs no storing."""
+        values = found.values
+        if values is None:
+            return Rejected(found.number, found.unreadable, None)
+        size = sum(len(str(value)) for value in values.values())
+        if size > _MAX_ROW_CHARS:
+            reason = f"{size:,} characters, and an event takes at most {_MAX_ROW_CHARS:,}"
+            return Rejected(found.number, reason, None)
+        try:
+            row = Row.model_validate(self._renamed(values))
+        except ValidationError as error:
+            return Rejected(found.number, _why(error), values)
+        if not (row.needs_storing or self._wishes.include_stored):
+            return None
+        if self._wishes.skip_dead and self._dies_at(row) <= self._now:
+            reason = f"its links should be dead since {self._dies_at(row):%Y-%m-%d %H:%M} UTC"
+            return Rejected(found.number, reason, values)
+        return row
+
+    def _renamed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        columns = self._wishes.columns
+        return {
+            name: values[columns.get(name, name)]
+            for name in Row.model_fields
+            if columns.get(name, name) in values
+        }
+
+    def _dies_at(self, row: Row) -> datetime:
+        return row.expires_at or row.created_at + self._wishes.lifetime
+
+    def _addition(self, row: Row) -> Addition:
+        provider, model = row.provider or self._wishes.provider, row.model or self._wishes.model
+        completed = GenerationCompleted(
+            user_id=row.user,
+            provider=provider,
+            model=model,
+            outputs=tuple(
+                Output(index=index, source_url=url, expires_at=self._dies_at(row))
+                for index, url in enumerate(row.output_urls)
+            ),
+        )
+        context = Context(source=SOURCE)
+        sealed = [seal(completed, generation_id=row.id, at=row.created_at, context=context)]
+        if kept := {name: value for name, value in row.metadata.items() if name not in FLAGS}:
+            # A completion has no room for the owner's own notes; a request has.
+            requested = GenerationRequested(
+                user_id=row.user, provider=provider, model=model, input={}, metadata=kept
+            )
+            sealed.insert(
+                0, seal(requested, generation_id=row.id, at=row.created_at, context=context)
+            )
+        return Addition("generation", row.id, tuple(sealed))
+
+
+def _why(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'row'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)
+    )
