@@ -23,7 +23,18 @@ from benchmarks.figures import keep
 if TYPE_CHECKING:
     from benchmarks.figures import Figure
 
-NAMES = ("append", "append_batch", "replay_million", "completion", "lease", "migrate", "live_lag")
+NAMES = (
+    "append",
+    "append_batch",
+    "import_rows",
+    "replay_million",
+    "completion",
+    "lease",
+    "migrate",
+    "live_lag",
+    "verify",
+    "recovery",
+)
 
 
 class Benchmark(Protocol):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -38,10 +38,10 @@ from velro.verify.verifying import Places, Wanted, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
-    from pathlib import Path
 
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import StoredObject
+    from velro.verify.progress import Progress
     from velro.verify.report import Report
 
 # Some 38,000 generations with 67,000 outputs.
@@ -53,11 +53,12 @@ _BODY: Final = b"\x89PNG\r\n\x1a\n"
 
 
 async def measure(room: Path) -> list[Figure]:
-    """Generations a second, with the bucket and without, and the memory of the largest process."""
+    """Generations a second, with the bucket and without, and memory of the largest helper."""
     async with _agreeing(room) as places:
         rows: list[float] = []
         three: list[float] = []
-        report = await verify(replace(places, bucket=None), Wanted())
+        memory = _Memory()
+        report = await verify(replace(places, bucket=None), Wanted(), tell=memory.look)
         for _ in range(_ROUNDS):
             rows.append(await _speed(replace(places, bucket=None)))
             three.append(await _speed(places))
@@ -77,7 +78,7 @@ async def measure(room: Path) -> list[Figure]:
             middle(three),
             {"the bucket listed, and nothing else": round(generations / listed)},
         ),
-        Figure("verify_memory", "MiB", _largest_mib(), {}),
+        Figure("verify_memory", "MiB", memory.largest_mib, {}),
     ]
 
 
@@ -106,13 +107,21 @@ async def _listed(places: Places) -> float:
     return perf_counter() - begin
 
 
-def _largest_mib() -> float:
-    """Of this process and of those that helped, each at its largest."""
-    largest = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return round(largest / 1024, 1)
+class _Memory:
+    """What the processes that help hold, at their largest."""
+
+    def __init__(self) -> None:
+        self.largest_mib = 0.0
+
+    def look(self, _progress: Progress) -> None:
+        for status in Path("/proc").glob("[0-9]*/status"):
+            command = status.with_name("cmdline")
+            try:
+                if b"velro.verify.helping" in command.read_bytes():
+                    peak = status.read_text().partition("VmHWM:")[2].split()[0]
+                    self.largest_mib = max(self.largest_mib, round(int(peak) / 1024, 1))
+            except (OSError, IndexError):
+                continue  # it has just ended
 
 
 @asynccontextmanager
