@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _BACKLOGS: Final = (1_000, 100_000, 1_000_000)
 _OUTPUTS: Final = 1_000
-_ROUNDS: Final = 7
+_ROUNDS: Final = 5
 _CONCURRENCY: Final = 32
 _DEADLINE_S: Final = 120.0
 
