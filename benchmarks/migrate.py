@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from statistics import median
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Final
+
+import psutil
 
 from benchmarks.figures import Figure, middle
 from shared.media.copier import media_copier
@@ -26,7 +30,7 @@ from velro.stack.process import ManagedProcess
 from velro.stack.seaweedfs import SeaweedServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable
     from pathlib import Path
 
     from shared.media.copying import Copier
@@ -69,26 +73,74 @@ async def measure(room: Path) -> list[Figure]:
         small = await _compare(bench, names, of=_OBJECTS)
         large = await _compare(bench, ["large.mp4"], of=_LARGE_BYTES // MIB)
     return [
-        Figure("migrate_small", "objects/s", *small),
-        Figure("migrate_large", "MiB/s", *large),
+        *_figures("migrate_small", ("objects/s", "ms/object"), _OBJECTS, *small),
+        *_figures("migrate_large", ("MiB/s", "ms/MiB"), _LARGE_BYTES // MIB, *large),
     ]
 
 
-async def _compare(bench: _Bench, names: list[str], *, of: int) -> tuple[float, dict[str, float]]:
-    """How much of the whole a second, ours and rclone's, the two taking turns at going first."""
-    ours: list[float] = []
-    theirs: list[float] = []
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Seconds: of the clock, of the copier's processors and of the two servers' processors."""
+
+    clock: float
+    client: float
+    servers: float
+
+
+async def _compare(
+    bench: _Bench, names: list[str], *, of: int
+) -> tuple[list[_Spent], list[_Spent]]:
+    """What ours and rclone's copies cost, the two taking turns at going first."""
+    ours: list[_Spent] = []
+    theirs: list[_Spent] = []
     for number in range(_ROUNDS):
-        us = _copied(bench, names, f"{len(names)}-{number}")
-        them = _copied_by_rclone(bench, names, f"rclone/{len(names)}/{number}")
+        us = _spending(_copied(bench, names, f"{of}-{number}"))
+        them = _spending(_copied_by_rclone(bench, names, f"rclone/{of}/{number}"))
         if number % 2:
-            theirs.append(of / await them)
-            ours.append(of / await us)
+            theirs.append(await them)
+            ours.append(await us)
         else:
-            ours.append(of / await us)
-            theirs.append(of / await them)
-    beside = {f"rclone copyurl --urls --transfers {_TRANSFERS}": middle(theirs)}
-    return middle(ours), beside
+            ours.append(await us)
+            theirs.append(await them)
+    return ours, theirs
+
+
+def _figures(
+    name: str, units: tuple[str, str], of: int, ours: list[_Spent], theirs: list[_Spent]
+) -> list[Figure]:
+    """How much a second; and what each costs the processors, whatever else the machine does."""
+
+    def costs(spent: list[float]) -> float:
+        return round(1000 * median(spent) / of, 2)
+
+    rclone = f"rclone copyurl --urls --transfers {_TRANSFERS}"
+    beside = {rclone: middle([of / spent.clock for spent in theirs])}
+    parts = {
+        rclone: costs([spent.client for spent in theirs]),
+        "both servers, for Velro": costs([spent.servers for spent in ours]),
+        "both servers, for rclone": costs([spent.servers for spent in theirs]),
+    }
+    return [
+        Figure(name, units[0], middle([of / spent.clock for spent in ours]), beside),
+        Figure(f"{name}_cpu", units[1], costs([spent.client for spent in ours]), parts),
+    ]
+
+
+async def _spending(copying: Awaitable[float]) -> _Spent:
+    before, servers_before = _processors(), _servers()
+    clock = await copying
+    return _Spent(clock, _processors() - before, _servers() - servers_before)
+
+
+def _processors() -> float:
+    """Of this process and of the programs that it has waited for."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return process_time() + ended.ru_utime + ended.ru_stime
+
+
+def _servers() -> float:
+    running = (child.cpu_times() for child in psutil.Process().children(recursive=True))
+    return sum(times.user + times.system for times in running)
 
 
 async def _copied(bench: _Bench, names: list[str], generation: str) -> float:
