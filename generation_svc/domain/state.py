@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
@@ -28,7 +29,7 @@ from shared.contracts.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from shared.contracts.envelope import Envelope
@@ -72,12 +73,17 @@ class Done:
     """Completed, failed or cancelled, for good.
 
     `request` is None for media that another service made; `submitted` as long as no answer of the
-    provider is known, which may come after the end.
+    provider is known, which may come after the end. `answered` are the numbers of the requests for
+    new links that have an answer, `renewed` what they gave, by output; with `sources_deleted` the
+    provider keeps no copy any more.
     """
 
     request: GenerationRequested | None
     submitted: GenerationSubmitted | None
     outcome: Outcome
+    answered: frozenset[int] = frozenset()
+    renewed: Mapping[int, str] = field(default_factory=dict[int, str])
+    sources_deleted: bool = False
 
 
 State = Absent | Requested | Submitting | Running | Done
@@ -99,6 +105,13 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
             return Running(request, submitted, envelope.time)
         case GenerationSubmitted() as submitted, Done(submitted=None):
             return replace(state, submitted=submitted)
+        case LinksRenewed(request=answered, links=links), Done():
+            renewed = {**state.renewed, **{link.index: link.source_url for link in links}}
+            return replace(state, answered=state.answered | {answered}, renewed=renewed)
+        case LinksNotRenewed(request=answered), Done():
+            return replace(state, answered=state.answered | {answered})
+        case SourcesDeleted(), Done():
+            return replace(state, sources_deleted=True)
         case (
             (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as outcome,
             (Absent() | Requested() | Submitting() | Running()),
@@ -123,6 +136,7 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
                 | MigrationAttemptFailed()
                 | MigrationCompleted()
                 | MediaLost()
+                | ObjectLost()
                 | QuarantineReleased()
                 | QuarantineRejected()
                 | RefetchRequested()

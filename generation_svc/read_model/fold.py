@@ -29,6 +29,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
@@ -103,6 +104,8 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
                 index,
                 lambda output: replace(output, lost_reason=output.lost_reason or reason.value),
             )
+        case ObjectLost() as lost, GenerationRow():
+            return _without_object(row, lost, recorded)
         case MigrationCompleted(), GenerationRow(storage_state=StorageState.STORED, migration=None):
             migration = Migration(recorded.envelope.time, event.total_size_bytes, event.file_count)
             return _changed(row, recorded, migration=migration)
@@ -119,6 +122,7 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
                 | MediaStored()
                 | MigrationAttemptFailed()
                 | MediaLost()
+                | ObjectLost()
                 | MigrationCompleted()
             ),
             _,
@@ -223,6 +227,19 @@ def _with_output(
         return row
     outputs = (*row.outputs[:index], output, *row.outputs[index + 1 :])
     return _changed(row, recorded, outputs=outputs)
+
+
+def _without_object(row: GenerationRow, lost: ObjectLost, recorded: Recorded) -> GenerationRow:
+    """Where the object that is gone is the one that was stored, the output is lost."""
+    outputs = tuple(
+        replace(output, stored=None, lost_reason=lost.reason.value)
+        if index == lost.index and output.stored and output.stored.key == lost.object_key
+        else output
+        for index, output in enumerate(row.outputs)
+    )
+    if outputs == row.outputs:
+        return row
+    return _changed(row, recorded, outputs=outputs, migration=None)
 
 
 def _changed(

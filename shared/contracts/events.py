@@ -267,7 +267,10 @@ class SourcesDeleted(Event):
 
 
 class MediaStored(Event):
-    """One output is in the bucket, verified."""
+    """One output is in the bucket, verified.
+
+    `again` is how often it has been stored, from the second time on, after each `ObjectLost`.
+    """
 
     type: ClassVar[str] = "velro.storage.media_stored.v1"
     family: ClassVar[Family] = "storage"
@@ -276,10 +279,11 @@ class MediaStored(Event):
     attempt: Attempt
     object: StoredObject
     took_s: Annotated[float, Field(ge=0)]
+    again: Annotated[int, Field(ge=2)] | None = None
 
     def key(self) -> str:
-        """One an output."""
-        return str(self.index)
+        """One an output, as long as its object is not lost."""
+        return str(self.index) if self.again is None else f"{self.index}-{self.again}"
 
 
 class MigrationAttemptFailed(Event):
@@ -334,6 +338,28 @@ class MediaLost(Event):
     def key(self) -> str:
         """One a loss of an output; the first one by the output alone, as it always was."""
         return str(self.index) if self.loss is None else f"{self.index}-{self.loss}"
+
+
+class ObjectLost(Event):
+    """What was stored is not in the bucket any more, or not as it was, and no link gives it again.
+
+    Attributes:
+        object_key: of the object that is gone.
+        loss: which one of this output's it is, from 1.
+    """
+
+    type: ClassVar[str] = "velro.storage.object_lost.v1"
+    family: ClassVar[Family] = "storage"
+
+    index: OutputIndex
+    object_key: str
+    loss: Annotated[int, Field(ge=1)]
+    reason: ReasonCode
+    detail: Detail
+
+    def key(self) -> str:
+        """One an object that was stored."""
+        return f"{self.index}-{self.loss}"
 
 
 class QuarantineReleased(Event):
@@ -400,6 +426,7 @@ StorageEvent = (
     | MigrationAttemptFailed
     | MigrationCompleted
     | MediaLost
+    | ObjectLost
     | QuarantineReleased
     | QuarantineRejected
     | RefetchRequested
@@ -421,6 +448,7 @@ EVENT_TYPES: tuple[type[AnyEvent], ...] = (
     MigrationAttemptFailed,
     MigrationCompleted,
     MediaLost,
+    ObjectLost,
     QuarantineReleased,
     QuarantineRejected,
     RefetchRequested,

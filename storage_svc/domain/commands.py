@@ -51,6 +51,16 @@ class RecordLost:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordObjectLost:
+    """The object `object_key` of output `index` is gone or damaged, and no link gives it again."""
+
+    index: int
+    object_key: str
+    reason: ReasonCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskForLink:
     """Attempt number `attempt` found the link dead; whoever made it may give a new one.
 
@@ -94,6 +104,7 @@ Command = (
     RecordStored
     | RecordAttemptFailed
     | RecordLost
+    | RecordObjectLost
     | AskForLink
     | EndWaiting
     | ReleaseQuarantined

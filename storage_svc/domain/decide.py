@@ -9,6 +9,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
@@ -21,17 +22,18 @@ from storage_svc.domain.commands import (
     EndWaiting,
     RecordAttemptFailed,
     RecordLost,
+    RecordObjectLost,
     RecordStored,
     RejectQuarantined,
     ReleaseQuarantined,
 )
-from storage_svc.domain.state import Absent, AwaitingLink, Kept, Lost, Missing, State, Stored
+from storage_svc.domain.state import Absent, AwaitingLink, Kept, Lost, Missing, Past, State, Stored
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from shared.contracts.events import StorageEvent, StoredObject
-    from storage_svc.domain.state import OutputState, Past
+    from storage_svc.domain.state import OutputState
 
 _MAX_DETAIL = 2000  # what the contract of the events takes
 
@@ -99,6 +101,13 @@ def decide(command: Command, state: State) -> list[StorageEvent]:  # noqa: C901,
         case EndWaiting(), Missing() | Lost() | Stored():
             return []  # a new link came, or somebody else ended it
 
+        case RecordObjectLost(object_key=key), Stored(past=Past() as past) if (
+            output.object.key == key
+        ):
+            return [_object_lost(command, past)]
+        case RecordObjectLost(), Missing() | AwaitingLink() | Lost() | Stored():
+            return []  # said before, or stored anew since
+
         case ReleaseQuarantined(), Lost(past=past) if is_quarantined(output):
             return [QuarantineReleased(index=command.index, attempt=past.attempts)]
         case ReleaseQuarantined(), Missing(past=past) | AwaitingLink(past=past) if past.as_is:
@@ -153,12 +162,24 @@ def _lost(command: RecordLost, past: Past) -> MediaLost:
     )
 
 
+def _object_lost(command: RecordObjectLost, past: Past) -> ObjectLost:
+    return ObjectLost(
+        index=command.index,
+        object_key=command.object_key,
+        loss=past.vanished + 1,
+        reason=command.reason,
+        detail=command.detail[:_MAX_DETAIL],
+    )
+
+
 def _stored(command: RecordStored, state: Kept) -> list[StorageEvent]:
+    before = state.outputs[command.index].past
     stored = MediaStored(
         index=command.index,
         attempt=command.attempt,
         object=command.object,
         took_s=command.took_s,
+        again=before.vanished + 1 if before and before.vanished else None,
     )
     others = [output for index, output in state.outputs.items() if index != command.index]
     if state.migration_completed or not all(isinstance(output, Stored) for output in others):

@@ -6,7 +6,7 @@ keep, and where, is said by `velro.generation.<id>`, what became of it by `velro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
@@ -63,6 +64,7 @@ class Past:
         requests: how often a new link was asked for.
         asked: the last of these requests, by its number in the generation; 0 is none.
         as_is: whether a person wants the bytes whatever they are.
+        vanished: how often it was stored, and its object was lost.
     """
 
     link: Link
@@ -71,6 +73,7 @@ class Past:
     requests: int = 0
     asked: int = 0
     as_is: bool = False
+    vanished: int = 0
 
     def waits_for(self, request: int) -> bool:
         """Whether an answer to this request says something new."""
@@ -108,10 +111,14 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """In the bucket; `at_once` where the publisher of the generation had stored it itself."""
+    """In the bucket; `at_once` where the publisher of the generation had stored it itself.
+
+    `past` is what came before that, for the case that the object gets lost.
+    """
 
     object: StoredObject
     at_once: bool = False
+    past: Past | None = field(default=None, compare=False)
 
 
 OutputState = Missing | AwaitingLink | Lost | Stored
@@ -144,11 +151,14 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911, P
                 completed, {output.index: _at_first(output) for output in completed.outputs}
             )
         case MediaStored(index=index, object=stored), Kept():
-            return _with(state, index, Stored(stored))
+            before = state.outputs.get(index)
+            return _with(state, index, Stored(stored, past=before and before.past))
         case MigrationAttemptFailed(index=index) as failed, Kept():
             return _with(state, index, _after_failure(state.outputs.get(index), failed))
         case MediaLost(index=index) as lost, Kept():
             return _with(state, index, _after_loss(state.outputs.get(index), lost))
+        case ObjectLost(index=index) as vanished, Kept():
+            return _with(state, index, _after_object_lost(state.outputs.get(index), vanished))
         case MigrationCompleted(), Kept():
             return replace(state, migration_completed=True)
 
@@ -178,6 +188,7 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911, P
                 | MediaStored()
                 | MigrationAttemptFailed()
                 | MediaLost()
+                | ObjectLost()
                 | MigrationCompleted()
                 | QuarantineReleased()
                 | QuarantineRejected()
@@ -210,9 +221,10 @@ def fold(envelopes: Iterable[Envelope]) -> State:
 
 
 def _at_first(output: Output) -> OutputState:
+    past = Past(Link(output.source_url, output.expires_at))
     if output.stored is not None:
-        return Stored(output.stored, at_once=True)
-    return Missing(Past(Link(output.source_url, output.expires_at)))
+        return Stored(output.stored, at_once=True, past=past)
+    return Missing(past)
 
 
 def _after_failure(
@@ -235,6 +247,16 @@ def _after_loss(before: OutputState | None, lost: MediaLost) -> OutputState | No
         ):
             attempts = max(past.attempts, lost.attempt)
             return Lost(replace(past, attempts=attempts, losses=past.losses + 1), lost.reason)
+        case _:
+            return before
+
+
+def _after_object_lost(before: OutputState | None, lost: ObjectLost) -> OutputState | None:
+    match before:
+        case Stored(object=stored, past=Past() as past) if (
+            stored.key == lost.object_key and lost.loss == past.vanished + 1
+        ):
+            return Lost(replace(past, vanished=lost.loss), lost.reason)
         case _:
             return before
 

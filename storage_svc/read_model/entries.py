@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         MediaLost,
         MediaStored,
         MigrationAttemptFailed,
+        ObjectLost,
         Output,
         QuarantineRejected,
         QuarantineReleased,
@@ -157,6 +158,26 @@ def lost(entry: Entry, event: MediaLost, envelope: Envelope) -> Entry:
         media_type=event.media_type,
         settled_at=envelope.time,
         losses=entry.losses + 1,
+    )
+
+
+def vanished(entry: Entry, event: ObjectLost, envelope: Envelope) -> Entry:
+    """What was stored is gone, and nothing gives it again."""
+    if entry.state is not EntryState.STORED or entry.object_key != event.object_key:
+        return entry
+    return replace(
+        entry,
+        state=EntryState.LOST,
+        reason=event.reason.value,
+        detail=event.detail,
+        failed_at=envelope.time,
+        settled_at=envelope.time,
+        bucket=None,
+        object_key=None,
+        size_bytes=None,
+        sha256=None,
+        media_type=None,
+        took_s=None,
     )
 
 

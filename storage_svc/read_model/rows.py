@@ -18,6 +18,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
@@ -64,6 +65,8 @@ def evolve(row: Backlog | None, recorded: Recorded) -> Backlog | None:  # noqa: 
             return _changed(row, index, lambda entry: entries.failed(entry, failed, envelope))
         case MediaLost(index=index) as lost, Backlog():
             return _changed(row, index, lambda entry: entries.lost(entry, lost, envelope))
+        case ObjectLost(index=index) as vanished, Backlog():
+            return _changed(row, index, lambda entry: entries.vanished(entry, vanished, envelope))
         case QuarantineReleased(index=index) as released, Backlog():
             return _changed(row, index, lambda entry: entries.released(entry, released, envelope))
         case QuarantineRejected(index=index) as rejected, Backlog():
@@ -81,6 +84,7 @@ def evolve(row: Backlog | None, recorded: Recorded) -> Backlog | None:  # noqa: 
                 | MediaStored()
                 | MigrationAttemptFailed()
                 | MediaLost()
+                | ObjectLost()
                 | QuarantineReleased()
                 | QuarantineRejected()
                 | RefetchRequested()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from shared.contracts.events import ObjectLost
 from shared.media.settings import MediaSettings
 from shared.object_store.keys import object_key
 from shared.postgres.connecting import connect
@@ -174,20 +175,42 @@ async def test_other_bytes_than_were_stored_are_not_taken_for_them(world: Mended
 
     world.media.answers["one-0.png"] = other
     (repair,) = await world.repaired()
-    assert not repair.done
+    assert repair.done
+    assert "recorded as lost" in repair.said
     assert "other bytes" in repair.said
     assert await three.keys() == set()
 
 
-async def test_a_link_that_is_dead_is_said_to_be(world: Mended) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_no_link_gives_again_is_recorded_as_lost_and_found_no_more(
+    world: Mended, *, at_once: bool
+) -> None:
+    three = world.three
+    first, second = await three.stored("one", outputs=2, at_once=at_once)
+    await three.projected()
+    await three.delete(second)
+    world.media.answer("one-1.png", 404)
+    assert outcomes(await world.repaired()) == [("object_missing", True)]
+    last = (await three.log.load("storage", "one")).events[-1].envelope.data
+    assert isinstance(last, ObjectLost)
+    assert (last.index, last.object_key, last.loss) == (1, second.key, 1)
+    await three.projected()
+    assert said(await three.verified()) == []
+    (row,) = await rows(three)
+    assert (row["storage_state"], row["storage_retry_needed"]) == ("lost", True)
+    assert await three.keys() == {first.key}
+    assert outcomes(await world.repaired()) == []
+
+
+async def test_a_source_that_is_only_away_loses_nothing(world: Mended) -> None:
     three = world.three
     (stored,) = await three.stored("one")
     await three.projected()
     await three.delete(stored)
-    world.media.answer("one-0.png", 404)
+    world.media.answer("one-0.png", 503)
     (repair,) = await world.repaired()
     assert not repair.done
-    assert "404" in repair.said
+    assert "try again later" in repair.said
     assert said(await three.verified()) == [("object_missing", "one", stored.key)]
 
 

@@ -35,6 +35,7 @@ from shared.contracts.events import (
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
+    ObjectLost,
     Output,
     OutputFailure,
     QuarantineRejected,
@@ -120,7 +121,7 @@ EVENTS: tuple[AnyEvent, ...] = (
     ),
     LinksNotRenewed(request=2, detail="fal has forgotten the request (404)"),
     SourcesDeleted(detail="all outputs are stored"),
-    MediaStored(index=0, attempt=2, object=STORED, took_s=1.25),
+    MediaStored(index=0, attempt=2, object=STORED, took_s=1.25, again=2),
     MigrationAttemptFailed(
         index=0,
         attempt=1,
@@ -138,6 +139,13 @@ EVENTS: tuple[AnyEvent, ...] = (
         link=1,
         loss=2,
     ),
+    ObjectLost(
+        index=0,
+        object_key=STORED.key,
+        loss=1,
+        reason=ReasonCode.SOURCE_EXPIRED,
+        detail="it is not in the bucket, and its link answers 404",
+    ),
     QuarantineReleased(index=0, attempt=12),
     QuarantineRejected(index=0, attempt=12, detail="a page that asks for a password"),
     RefetchRequested(request=1, indexes=(0,), answer_by=DIES_AT),
@@ -145,10 +153,13 @@ EVENTS: tuple[AnyEvent, ...] = (
 FIRST_LOSS = MediaLost(
     index=0, attempt=9, reason=ReasonCode.SOURCE_EXPIRED, detail="404 since 04:02"
 )
+FIRST_STORED = MediaStored(index=0, attempt=2, object=STORED, took_s=1.25)
 
 # A type that has grown has one golden file more: `<type>+<what came>.json`.
 NAMED: dict[str, AnyEvent] = {event.type: event for event in EVENTS} | {
     "velro.storage.media_lost.v1": FIRST_LOSS,
+    "velro.storage.media_stored.v1": FIRST_STORED,
+    "velro.storage.media_stored.v1+again": next(e for e in EVENTS if isinstance(e, MediaStored)),
     "velro.storage.media_lost.v1+loss": next(e for e in EVENTS if isinstance(e, MediaLost)),
 }
 

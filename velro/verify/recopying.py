@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.contracts.events import GenerationCompleted, LinksRenewed
+from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
 from storage_svc.application.recording import Recorder
+from storage_svc.domain.commands import RecordObjectLost
 from storage_svc.domain.policies import Cause, cause_of
 from storage_svc.domain.state import Kept, Stored
 from velro.verify.judging import history
@@ -34,6 +36,7 @@ class Recopying:
     """Brings bytes back from links.
 
     The same bytes come to the same key, so the log needs no word of it: it says what is true again.
+    Where no link gives them any more, the log is told that the object is lost.
     """
 
     log: EventLog
@@ -60,17 +63,49 @@ class Recopying:
             if not _same(copied, wanted):
                 if copied.key != wanted.key:
                     await self.store.delete(copied.key)
-                return False, "its link gives other bytes than those that were stored"
+                return await self._record_lost(
+                    generation_id,
+                    index,
+                    wanted,
+                    ReasonCode.CHECKSUM_MISMATCH,
+                    "its link gives other bytes than those that were stored",
+                )
             if not await self._is_right(wanted):
                 # It is there by its size and by what is written beside it, so it was not sent
                 # again. The link has just given the right bytes.
                 await self.store.delete(wanted.key)
                 await self.copier.copy(order)
         except CopyFailed as error:
-            alive = cause_of(error.reason) is Cause.BUCKET
-            again = "; try again when the bucket takes objects" if alive else ""
-            return False, f"it could not be copied again: {error}{again}"
+            return await self._failed(generation_id, index, wanted, order, error)
         return True, "copied again from its link"
+
+    async def _failed(
+        self,
+        generation_id: str,
+        index: int,
+        wanted: StoredObject,
+        order: CopyOrder,
+        error: CopyFailed,
+    ) -> tuple[bool, str]:
+        """What to do without a copy: say that it is lost, unless another try may help."""
+        match cause_of(error.reason):
+            case Cause.CONTENT | Cause.GONE:
+                lost = True
+            case Cause.SOURCE | Cause.COPY:
+                lost = now() >= order.dies_at
+            case Cause.BUCKET:
+                lost = False
+        if not lost:
+            return False, f"it could not be copied again: {error}; try again later"
+        return await self._record_lost(generation_id, index, wanted, error.reason, str(error))
+
+    async def _record_lost(
+        self, generation_id: str, index: int, wanted: StoredObject, reason: ReasonCode, why: str
+    ) -> tuple[bool, str]:
+        detail = f"it is not in the bucket as it was stored, and its link does not help: {why}"
+        recorder = Recorder(self.log, clock=now, source=SOURCE)
+        await recorder.record(generation_id, RecordObjectLost(index, wanted.key, reason, detail))
+        return True, f"recorded as lost: {why}"
 
     async def _is_right(self, wanted: StoredObject) -> bool:
         head = await self.store.head(wanted.key)
