@@ -13,6 +13,7 @@ from generation_svc.adapters.http.app import build_app
 from generation_svc.adapters.http.changes import Changes
 from generation_svc.adapters.http.ports import ObjectUrl
 from generation_svc.adapters.http.reading import Reading
+from generation_svc.adapters.nats_runner.beginning import Beginning
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
 from generation_svc.adapters.nats_runner.delivery import Deliveries, DeliveryPolicy, Interruptions
 from generation_svc.adapters.nats_runner.runner import Runner, RunnerSettings
@@ -136,6 +137,7 @@ class Service:
                 settings.subjects,
                 deliveries,
                 dead_letters,
+                Beginning(pool, recognised),
             )
             watch = PositionWatch(dsn, NAME)
             reading = Reading(GenerationQueries(pool), watch)

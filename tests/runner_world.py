@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 QUICK = DeliveryPolicy(ack_wait_s=2.0, max_deliveries=3, first_delay_s=0.05, longest_delay_s=0.2)
 
 
+async def from_the_start() -> int:
+    return 1
+
+
 @dataclass
 class Work:
     """What runs did, and what they are to do: `script` is called with the generation's id."""
@@ -85,7 +89,7 @@ class RunnerWorld:
             check_every_s=0.2,
             disconnected_for_s=2.0,
         )
-        runner = Runner(settings, self.subjects, deliveries, self.dead_letters)
+        runner = Runner(settings, self.subjects, deliveries, self.dead_letters, from_the_start)
         stopping = asyncio.Event()
         task = asyncio.create_task(runner.run(stopping))
         try:

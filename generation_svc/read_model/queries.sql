@@ -33,6 +33,12 @@ select id, position
 from generations
 where id = any(:ids::text[]);
 
+-- name: unfinished(max_rows)
+-- Generations that somebody has to go on with.
+select id from generations
+where status in ('requested', 'submitting', 'running')
+limit :max_rows;
+
 -- name: hold_tables()!
 -- Keep the tables from being switched until the transaction ends.
 lock table generations in access share mode;

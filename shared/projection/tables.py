@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Record
 
     from shared.event_log.port import EventLog
+    from shared.postgres.queries import AnyConnection
     from shared.projection.port import ReadModel
 
 QUERIES: Final = Queries(Path(__file__).parent / "tables.sql")
@@ -85,7 +86,7 @@ async def create(connection: Connection[Record], schema: str, model: ReadModel[A
     await QUERIES.run(connection, "begin_checkpoint", schema_fingerprint=schema_fingerprint(model))
 
 
-async def read_checkpoint(connection: Connection[Record]) -> Checkpoint:
+async def read_checkpoint(connection: AnyConnection) -> Checkpoint:
     """How far the schema on the search path is."""
     found = await QUERIES.row(connection, "checkpoint")
     if found is None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from generation_svc.adapters.nats_runner.runner import DURABLE
 from shared.event_log.jetstream_api import ask
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream, stream_state
 from shared.messaging.connection import connected
+from shared.messaging.jetstream import jetstream_of
 from tests.acceptance.commands import Command
 from tests.http_service import BODY
 from tests.projecting import until_answered
@@ -74,6 +76,8 @@ async def test_a_log_that_was_lost_is_neither_followed_nor_added_to_until_it_is_
             assert "until a person has looked" in answer.text
             # A service that starts now knows it from the first request on.
             await asyncio.to_thread(local.generation.kill)
+            await ask(nats, "$JS.API.STREAM.DELETE.VELRO", None, timeout_s=5)
+            await ensure_stream(nats, StreamDeclaration())
             await asyncio.to_thread(local.generation.spawn)
             await until_answered(lambda: answers_503(web, f"{local.api_url}/v1/generations"))
             assert (await stream_state(nats, "VELRO", timeout_s=5)).last == 0
@@ -84,6 +88,9 @@ async def test_a_log_that_was_lost_is_neither_followed_nor_added_to_until_it_is_
             await until_answered(lambda: are_all(200, ""))
             found = await api.get(before.id)
             assert (found.status, found.position) == (before.status, before.position)
+            # The requests that were done before are not taken up again, one by one.
+            runner = await jetstream_of(nats).consumer_info("VELRO", DURABLE)
+            assert runner.config.opt_start_seq == end + 1
             after = await painted(api)
             assert after.status == "completed"
             stats = (await web.get(f"{local.sandbox_url}/_sandbox/stats")).json()

@@ -16,10 +16,11 @@ from nats.js.api import AckPolicy as ConsumerAck
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from shared.errors import TryLater
 from shared.messaging.jetstream import ensure_consumer, jetstream_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from faststream.nats import NatsMessage
     from nats.aio.msg import Msg
@@ -79,6 +80,7 @@ class Runner:
     subjects: Subjects
     deliveries: Deliveries
     dead_letters: DeadLetters
+    begin_at: Callable[[], Awaitable[int]]
     health: RunnerHealth = field(default_factory=RunnerHealth)
     _delivered: int = 0
     _delivered_at: float = 0.0
@@ -93,7 +95,7 @@ class Runner:
                     self.health.problem = None
                     log.info("runner_subscribed", durable=DURABLE)
                     await self._watch(jetstream, stopping)
-            except BROKEN as error:
+            except (*BROKEN, TryLater) as error:
                 failures += 1
                 self.health.problem = f"{type(error).__name__}: {error}"
                 log.warning("runner_without_log", why=self.health.problem, failures=failures)
@@ -149,12 +151,15 @@ class Runner:
 
     async def _ensure_consumers(self, jetstream: JetStreamContext) -> None:
         """Create the durables, or bring an older one's settings up to date."""
-        # A durable that was deleted starts again where this process last saw it; at the log's
-        # first event otherwise: requests that are done are loaded, found done, and left alone.
-        start_at: int | None = self.health.settled_up_to + 1
-        deliver_from: DeliverPolicy | None = DeliverPolicy.BY_START_SEQUENCE
-        with contextlib.suppress(NotFoundError):
+        # A durable that was deleted starts again where this process last saw it, or where the
+        # first request is that may not be done. One that is done is loaded and left alone.
+        try:
             existing = (await jetstream.consumer_info(self.settings.stream, DURABLE)).config
+        except NotFoundError:
+            settled = self.health.settled_up_to
+            start_at: int | None = settled + 1 if settled else await self.begin_at()
+            deliver_from = DeliverPolicy.BY_START_SEQUENCE
+        else:
             start_at, deliver_from = existing.opt_start_seq, existing.deliver_policy
         await ensure_consumer(
             jetstream,
