@@ -83,8 +83,9 @@ async def _log(projection: Projection) -> Verdict:
     except (LogMismatch, SchemaOutdated) as error:
         return red(
             f"{error}",
-            "stop the services. If the log was lost, restore it from its archive; if the new one "
-            f"is right, accept it with `velro replay {projection.model.name}`",
+            "the services do nothing on it. If the log was lost, bring it back with `velro "
+            "restore`; if this one is right, accept it with "
+            f"`velro replay {projection.model.name}`",
         )
     return green(f"the event at position {checkpoint.position} is the one that was projected")
 
