@@ -28,6 +28,7 @@ NAMES = (
     "append_batch",
     "import_rows",
     "replay_million",
+    "replay_archive",
     "completion",
     "lease",
     "migrate",

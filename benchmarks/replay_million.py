@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -19,32 +17,22 @@ from benchmarks.histories import events
 from benchmarks.nats import nats_with_log
 from benchmarks.replay_peers import eventsourcing, faststream, raw_nats_py
 from generation_svc.read_model.model import NAME, GenerationModel
-from shared.archive.archive import Archive
-from shared.archive.archived_log import ArchivedLog
-from shared.archive.settings import ArchiveSettings
 from shared.contracts.codec import encode
 from shared.contracts.envelope import CONTENT_TYPE, UnknownEvent
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import MAX_BATCH_EVENTS
-from shared.object_store.s3 import s3_object_store
-from shared.object_store.settings import S3Settings
 from shared.postgres.connecting import connect
 from shared.projection.batch import Decoding
 from shared.projection.collecting import collecting_rarely
 from shared.projection.rebuild import Progress, replay
-from storage_svc.application.archiving import Archiver
 from velro.stack import ports
 from velro.stack.postgres import PostgresServer
-from velro.stack.seaweedfs import SeaweedServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from nats.aio.client import Client
 
     from shared.event_log.port import EventLog
-    from shared.object_store.port import ObjectStore
 
 _EVENTS: Final = 1_000_000
 # What is read only to know the limits: more of it says nothing else.
@@ -64,29 +52,18 @@ async def measure(room: Path) -> list[Figure]:
         server.ensure_databases()
         async with nats_with_log(room) as nats:
             log = JetStreamLog(nats, _SUBJECTS)
-            await _filled(nats, log)
-            return await _measured(nats, log, server, room)
+            await filled(nats, log, _EVENTS)
+            return await _measured(nats, log, server)
     finally:
         server.process.stop()
 
 
-async def _measured(
-    nats: Client, log: JetStreamLog, server: PostgresServer, room: Path
-) -> list[Figure]:
+async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> list[Figure]:
     dsn = server.dsn("velro_generation", role="velro_generation")
     url = nats.connected_url.geturl() if nats.connected_url else ""
-    read = await _read(log)
+    read = await read_and_dropped(log)
     decoded = await _read_and_decoded(log)
-    watched = await _replayed(dsn, log)
-    async with seaweed(room) as store:
-        archive = Archive(store, "VELRO", ArchiveSettings())
-        archiver = Archiver(log, archive, ArchiveSettings(), clock=partial(datetime.now, UTC))
-        async with aclosing(archiver.catch_up(everything=True)) as written:
-            async for _ in written:
-                pass
-        archived = ArchivedLog(log, archive)
-        archive_read = await _read(archived)
-        from_archive = await _replayed(dsn, archived)
+    watched = await replayed(dsn, log, _EVENTS)
     beside = {
         "raw nats-py, reading alone": await raw_nats_py(url, _READ_EVENTS),
         "the log read and dropped": read,
@@ -97,15 +74,6 @@ async def _measured(
     }
     return [
         Figure("replay_million", "events/s", round(watched.events_per_s), beside),
-        Figure(
-            "replay_million_archive",
-            "events/s",
-            round(from_archive.events_per_s),
-            {
-                "the archive read and dropped": archive_read,
-                "the same from the stream": round(watched.events_per_s),
-            },
-        ),
         Figure(
             "replay_million_late",
             "us/event",
@@ -121,31 +89,8 @@ async def _measured(
     ]
 
 
-@asynccontextmanager
-async def seaweed(room: Path) -> AsyncGenerator[ObjectStore]:
-    """A bucket on a server of the benchmark's own."""
-    wished = ("s3", "master", "volume", "filer", "admin")
-    chosen = ports.choose(dict.fromkeys(wished), room / "seaweed-ports.json")
-    server = SeaweedServer(
-        room,
-        s3_port=chosen["s3"],
-        master_port=chosen["master"],
-        volume_port=chosen["volume"],
-        filer_port=chosen["filer"],
-        admin_port=chosen["admin"],
-        owned=True,
-    )
-    server.process.start()
-    try:
-        async with s3_object_store(S3Settings.model_validate(asdict(server.address))) as store:
-            await store.learn()
-            yield store
-    finally:
-        server.process.kill()
-
-
 @dataclass(slots=True)
-class _Watched:
+class Watched:
     """One rebuild as it went: when which position was reached, and what the process held."""
 
     events_per_s: float = 0.0
@@ -154,6 +99,7 @@ class _Watched:
     steps: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
 
     def look(self, progress: Progress) -> None:
+        """Note a step."""
         self.steps.append((progress.done, progress.took_s))
         held = _resident_mib()
         self.most_mib = max(self.most_mib, held)
@@ -167,18 +113,18 @@ class _Watched:
         return round((ended - began) / (last - first) * 1e6, 2)
 
 
-async def _replayed(dsn: str, log: EventLog) -> _Watched:
+async def replayed(dsn: str, log: EventLog, count: int) -> Watched:
     """Rebuild from an empty database to the switch."""
     connection = await connect(dsn, schema=NAME, application_name="benchmark")
     for schema in (NAME, f"{NAME}_previous"):
         await connection.execute(f'drop schema if exists "{schema}" cascade')
     await connection.close()
-    watched = _Watched()
+    watched = Watched()
     rebuilt = await replay(
         dsn, log, GenerationModel(), Decoding(_SUBJECTS), on_progress=watched.look
     )
-    if rebuilt.position != _EVENTS:
-        raise AssertionError(f"rebuilt to {rebuilt.position}, not to {_EVENTS}")
+    if rebuilt.position != count:
+        raise AssertionError(f"rebuilt to {rebuilt.position}, not to {count}")
     watched.events_per_s = rebuilt.position / rebuilt.took_s
     return watched
 
@@ -191,9 +137,9 @@ def _resident_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
 
 
-async def _filled(nats: Client, log: JetStreamLog) -> None:
+async def filled(nats: Client, log: JetStreamLog, count: int) -> None:
     """In the order of a busy log: an import would put each aggregate's events together."""
-    source = iter(events(_EVENTS))
+    source = iter(events(count))
     while batch := list(islice(source, MAX_BATCH_EVENTS)):
         batch_id = uuid4().hex
         for place, envelope in enumerate(batch, 1):
@@ -210,11 +156,12 @@ async def _filled(nats: Client, log: JetStreamLog) -> None:
             else:
                 headers["Nats-Batch-Commit"] = "1"
                 await nats.request(subject, encode(envelope), timeout=30, headers=headers)
-    if await log.last_position() != _EVENTS:
+    if await log.last_position() != count:
         raise AssertionError("the log does not hold the events once each")
 
 
-async def _read(log: EventLog) -> float:
+async def read_and_dropped(log: EventLog) -> float:
+    """Events a second, of the first ones, with nothing done to them."""
     begin = perf_counter()
     with collecting_rarely():
         async with aclosing(log.read(after=0, until=_READ_EVENTS)) as batches:
