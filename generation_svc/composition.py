@@ -20,12 +20,14 @@ from generation_svc.adapters.nats_runner.runner import Runner, RunnerSettings
 from generation_svc.adapters.providers.fal import FalProvider, sandbox_provider, sandbox_settings
 from generation_svc.adapters.providers.fal_settings import FalSettings
 from generation_svc.application.accept_webhook import AcceptWebhook, webhook_token
+from generation_svc.application.aftercare import Aftercare, begins_aftercare
 from generation_svc.application.deciding import Decider
 from generation_svc.application.finish_generation import FinishGeneration
 from generation_svc.application.run_generation import RunGeneration, RunPolicy
 from generation_svc.read_model.model import NAME, GenerationModel
 from generation_svc.read_model.queries import GenerationQueries
 from shared.contracts.codec import Codec
+from shared.contracts.events import GenerationRequested
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
@@ -73,6 +75,7 @@ class Service:
     watch: PositionWatch
     changes: Changes
     deliveries: Deliveries
+    aftercare: Deliveries
     runner: Runner
 
     @classmethod
@@ -116,7 +119,14 @@ class Service:
             decider = Decider(recognised, clock=now, source=SOURCE)
             finish = FinishGeneration(decider, copier, settings.store_budget_s)
             interruptions = Interruptions()
-            deliveries = Deliveries(
+            deliver = partial(
+                Deliveries,
+                codec=Codec(),
+                dead_letters=dead_letters,
+                interruptions=interruptions,
+                policy=DeliveryPolicy(settings.runner_ack_wait_s, settings.runner_max_deliveries),
+            )
+            deliveries = deliver(
                 run=RunGeneration(
                     decider=decider,
                     finish=finish,
@@ -125,10 +135,12 @@ class Service:
                     policy=_run_policy(settings),
                     pause=interruptions.pause,
                 ),
-                codec=Codec(),
-                dead_letters=dead_letters,
-                interruptions=interruptions,
-                policy=DeliveryPolicy(settings.runner_ack_wait_s, settings.runner_max_deliveries),
+                begins=lambda event: isinstance(event, GenerationRequested),
+            )
+            deleting = _deleting(settings, providers)
+            aftercare = deliver(
+                run=Aftercare(decider, recognised, providers, deleting, interruptions.pause),
+                begins=partial(begins_aftercare, deleting=bool(deleting)),
             )
             runner = Runner(
                 RunnerSettings(
@@ -136,6 +148,7 @@ class Service:
                 ),
                 settings.subjects,
                 deliveries,
+                aftercare,
                 dead_letters,
                 Beginning(pool, recognised),
             )
@@ -155,7 +168,7 @@ class Service:
                 readiness=partial(_readiness, connection, projector, runner),
                 clock=now,
             )
-            yield cls(settings, app, projector, watch, changes, deliveries, runner)
+            yield cls(settings, app, projector, watch, changes, deliveries, aftercare, runner)
 
 
 async def log_ready(connection: Client, settings: GenerationSettings) -> DeadLetters:
@@ -182,6 +195,7 @@ def _providers(settings: GenerationSettings) -> dict[str, FalProvider]:
                 key=settings.fal_key,
                 webhook_user_id=settings.fal_user_id,
                 object_lifetime_s=settings.fal_object_lifetime_s,
+                admin_key=settings.fal_admin_key,
             )
         )
     if settings.sandbox_url is not None:
@@ -189,6 +203,13 @@ def _providers(settings: GenerationSettings) -> dict[str, FalProvider]:
             sandbox_settings(str(settings.sandbox_url), settings.sandbox_key)
         )
     return providers
+
+
+def _deleting(settings: GenerationSettings, providers: Mapping[str, FalProvider]) -> frozenset[str]:
+    """The providers that are asked to delete their copy once all is stored."""
+    if not settings.delete_sources:
+        return frozenset()
+    return frozenset(name for name, each in providers.items() if each.traits.deletes_sources)
 
 
 def _webhook_secret(settings: GenerationSettings) -> bytes:

@@ -66,7 +66,10 @@ async def serve(settings: GenerationSettings, media: MediaSettings, bucket: S3Se
             ended_early = [part for part in parts if part.done() and not stopped.is_set()]
             stopped.set()
             service.changes.close()  # or the watchers would keep the server from ending
-            await service.deliveries.drain(settings.drain_s)
+            await asyncio.gather(
+                service.deliveries.drain(settings.drain_s),
+                service.aftercare.drain(settings.drain_s),
+            )
             await asyncio.wait((running, stopping))
             for part in ended_early:
                 part.result()

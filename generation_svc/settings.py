@@ -40,6 +40,8 @@ class GenerationSettings(LogSettings):
         fal_key: turns the provider `fal` on.
         fal_user_id: fal's id of the account; callbacks for others are refused.
         fal_object_lifetime_s: how long fal is asked to keep outputs.
+        fal_admin_key: what deleting at fal takes; without it `fal_key` is tried.
+        delete_sources: once all of a generation is stored, ask its provider to delete its copy.
         sandbox_url: turns the provider `sandbox` on.
         sandbox_key: what the sandbox wants to be sent.
         drain_s: how long a shutdown waits for work to come to a safe point.
@@ -64,6 +66,8 @@ class GenerationSettings(LogSettings):
     )
     fal_user_id: str | None = None
     fal_object_lifetime_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
+    fal_admin_key: SecretStr | None = None
+    delete_sources: bool = False
     sandbox_url: HttpUrl | None = None
     sandbox_key: SecretStr = SecretStr("sandbox-key")
     drain_s: PositiveFloat = 30.0

@@ -73,6 +73,7 @@ TRAITS = ProviderTraits(
     refetch_window_s=360.0,
     download_needs_key=False,
     idempotent_submit=False,
+    deletes_sources=True,
 )
 
 # More turns of the loop than any work here takes between two of its waits.
@@ -139,6 +140,7 @@ class ScriptedProvider:
     submissions: list[Submission] = field(default_factory=list["Submission"])
     taken: dict[str, datetime] = field(default_factory=dict[str, "datetime"])
     cancelled: list[str] = field(default_factory=list[str])
+    deleted: list[str] = field(default_factory=list[str])
 
     @property
     def traits(self) -> ProviderTraits:
@@ -171,6 +173,9 @@ class ScriptedProvider:
         if error is not None:
             raise error
         self.cancelled.append(request.request_id)
+
+    async def delete_sources(self, request: ProviderRequest) -> None:
+        self.deleted.append(request.request_id)
 
     async def read_webhook(self, call: WebhookCall, *, now: datetime) -> WebhookReport:
         del now
@@ -280,6 +285,11 @@ class HookedProvider:
         await self.hook("before cancel")
         await self.inner.cancel(request)
         await self.hook("after cancel")
+
+    async def delete_sources(self, request: ProviderRequest) -> None:
+        await self.hook("before delete_sources")
+        await self.inner.delete_sources(request)
+        await self.hook("after delete_sources")
 
     async def read_webhook(self, call: WebhookCall, *, now: datetime) -> WebhookReport:
         return await self.inner.read_webhook(call, now=now)

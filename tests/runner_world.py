@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
@@ -81,7 +82,15 @@ class RunnerWorld:
         self, work: Work, policy: DeliveryPolicy = QUICK, *, max_workers: int = 8
     ) -> AsyncGenerator[tuple[Runner, Interruptions]]:
         interruptions = Interruptions()
-        deliveries = Deliveries(work, Codec(), self.dead_letters, interruptions, policy)
+        deliver = partial(
+            Deliveries,
+            codec=Codec(),
+            dead_letters=self.dead_letters,
+            interruptions=interruptions,
+            policy=policy,
+        )
+        deliveries = deliver(run=work, begins=lambda event: isinstance(event, GenerationRequested))
+        nothing = deliver(run=work, begins=lambda _: False)
         settings = RunnerSettings(
             self.url,
             self.stream,
@@ -89,7 +98,9 @@ class RunnerWorld:
             check_every_s=0.2,
             disconnected_for_s=2.0,
         )
-        runner = Runner(settings, self.subjects, deliveries, self.dead_letters, from_the_start)
+        runner = Runner(
+            settings, self.subjects, deliveries, nothing, self.dead_letters, from_the_start
+        )
         stopping = asyncio.Event()
         task = asyncio.create_task(runner.run(stopping))
         try:

@@ -1,4 +1,4 @@
-"""The port to whoever makes the media: fal first, anybody else behind the same five verbs."""
+"""The port to whoever makes the media: fal first, anybody else behind the same six verbs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class ProviderTraits:
         refetch_window_s: how long after completion a result can be asked for again; 0: never.
         download_needs_key: whether fetching an output takes the provider's key.
         idempotent_submit: whether submitting twice with one key is billed once.
+        deletes_sources: whether it can be asked to delete its copy of what it made.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ProviderTraits:
     refetch_window_s: float
     download_needs_key: bool
     idempotent_submit: bool
+    deletes_sources: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,14 @@ class Provider(Protocol):
 
     async def cancel(self, request: ProviderRequest) -> None:
         """Ask to stop the work. Returning means asked, not stopped; finished work stays finished.
+
+        Raises:
+            ProviderUnavailable: no usable answer.
+        """
+        ...
+
+    async def delete_sources(self, request: ProviderRequest) -> None:
+        """Ask to delete what it keeps of a request, outputs included. Nothing there is no error.
 
         Raises:
             ProviderUnavailable: no usable answer.

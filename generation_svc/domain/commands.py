@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.contracts.events import Output, OutputFailure
+    from shared.contracts.events import Output, OutputFailure, RenewedLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,35 @@ class Cancel:
     reason: str = ""
 
 
-Command = Request | StartSubmission | RecordSubmitted | Complete | Fail | Cancel
+@dataclass(frozen=True, slots=True)
+class AnswerLinks:
+    """The provider gave links again, in answer to request number `request` for them."""
+
+    request: int
+    links: tuple[RenewedLink, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseLinks:
+    """There are no new links, in answer to request number `request` for them."""
+
+    request: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSourcesDeleted:
+    """The provider deleted its own copy, because we asked it to."""
+
+
+Command = (
+    Request
+    | StartSubmission
+    | RecordSubmitted
+    | Complete
+    | Fail
+    | Cancel
+    | AnswerLinks
+    | RefuseLinks
+    | RecordSourcesDeleted
+)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from generation_svc.domain.commands import (
+    AnswerLinks,
     Cancel,
     Command,
     Complete,
     Fail,
+    RecordSourcesDeleted,
     RecordSubmitted,
+    RefuseLinks,
     Request,
     StartSubmission,
 )
@@ -28,6 +31,9 @@ from shared.contracts.events import (
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    LinksNotRenewed,
+    LinksRenewed,
+    SourcesDeleted,
     StorageFailed,
     SubmissionStarted,
 )
@@ -109,6 +115,16 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
         case Fail(), Done():
             return []
 
+        case ((AnswerLinks() | RefuseLinks()), Done(outcome=GenerationCompleted())):
+            return [] if command.request in state.answered else [_links(command)]
+        case RecordSourcesDeleted(), Done(outcome=GenerationCompleted()):
+            return [] if state.sources_deleted else [SourcesDeleted()]
+        case (
+            (AnswerLinks() | RefuseLinks() | RecordSourcesDeleted()),
+            Requested() | Submitting() | Running() | Done(),
+        ):
+            return []  # there is no media to speak of
+
         case Cancel(), Requested() | Submitting() | Running():
             return [GenerationCancelled(reason=command.reason[:_MAX_DETAIL])]
         case Cancel(), Done(outcome=GenerationCancelled()):
@@ -130,6 +146,14 @@ def _requested(command: Request) -> GenerationRequested:
 
 def _started(command: StartSubmission) -> SubmissionStarted:
     return SubmissionStarted(attempt=command.attempt, claim=command.claim)
+
+
+def _links(command: AnswerLinks | RefuseLinks) -> LinksRenewed | LinksNotRenewed:
+    match command:
+        case AnswerLinks(request=request, links=links):
+            return LinksRenewed(request=request, links=links)
+        case RefuseLinks(request=request, detail=detail):
+            return LinksNotRenewed(request=request, detail=detail[:_MAX_DETAIL])
 
 
 def _submitted(command: RecordSubmitted) -> GenerationSubmitted:

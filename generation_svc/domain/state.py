@@ -90,7 +90,7 @@ State = Absent | Requested | Submitting | Running | Done
 
 
 # One table, read from top to bottom: split up, nobody could see that it covers everything.
-def evolve(state: State, envelope: Envelope) -> State:  # noqa: PLR0911
+def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911
     """The state after one event. Events that the state has no use for change nothing."""
     match envelope.data, state:
         case GenerationRequested() as request, Absent():

@@ -39,10 +39,11 @@ from shared.contracts.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from shared.contracts.envelope import Recorded
+    from shared.contracts.events import RenewedLink
 
 
 # One table, read from top to bottom: split up, nobody could see that it covers everything.
@@ -94,9 +95,19 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
                 ),
             )
         case MigrationAttemptFailed(index=index, reason=reason), GenerationRow():
+            # Also after a loss: a person tried again, and so will the service.
             return _with_output(
-                row, recorded, index, lambda output: replace(output, failure_reason=reason.value)
+                row,
+                recorded,
+                index,
+                lambda output: replace(output, failure_reason=reason.value, lost_reason=None),
             )
+        case QuarantineReleased(index=index), GenerationRow():
+            return _with_output(
+                row, recorded, index, lambda output: replace(output, lost_reason=None)
+            )
+        case LinksRenewed(links=links), GenerationRow():
+            return _relinked(row, links, recorded)
         case MediaLost(index=index, reason=reason), GenerationRow():
             return _with_output(
                 row,
@@ -124,16 +135,16 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
                 | MediaLost()
                 | ObjectLost()
                 | MigrationCompleted()
+                | QuarantineReleased()
+                | LinksRenewed()
             ),
             _,
         ):
             return row  # said before, or about a generation that is elsewhere by now
         case (
             (
-                QuarantineReleased()
-                | QuarantineRejected()
+                QuarantineRejected()
                 | RefetchRequested()
-                | LinksRenewed()
                 | LinksNotRenewed()
                 | SourcesDeleted()
                 | UnknownEvent()
@@ -240,6 +251,22 @@ def _without_object(row: GenerationRow, lost: ObjectLost, recorded: Recorded) ->
     if outputs == row.outputs:
         return row
     return _changed(row, recorded, outputs=outputs, migration=None)
+
+
+def _relinked(
+    row: GenerationRow, links: Sequence[RenewedLink], recorded: Recorded
+) -> GenerationRow:
+    """New links for some outputs, which may still be stored from them."""
+    renewed = {link.index: link for link in links}
+    outputs = tuple(
+        replace(output, source_url=link.source_url, expires_at=link.expires_at, lost_reason=None)
+        if (link := renewed.get(index)) is not None and output.stored is None
+        else output
+        for index, output in enumerate(row.outputs)
+    )
+    if outputs == row.outputs:
+        return row
+    return _changed(row, recorded, outputs=outputs)
 
 
 def _changed(

@@ -2,6 +2,8 @@
 --
 -- What callers and providers wrote is kept as json, not jsonb: jsonb refuses a NUL in a text, and
 -- a prompt with one must not hide its generation. Nothing is searched inside.
+--
+-- The fold, version 2: links are renewed, and what was lost may wait again.
 create table generations (
     id text not null,
     -- How often this row changed is not known; by which event it last did, is.

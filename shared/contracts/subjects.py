@@ -37,6 +37,11 @@ class Subjects:
         """The wildcard over one family."""
         return f"{self.root}.{family}.*"
 
+    @property
+    def whole(self) -> str:
+        """The wildcard over both."""
+        return f"{self.root}.>"
+
     def all(self) -> list[str]:
         """What the stream listens to."""
         return [self.every("generation"), self.every("storage")]

@@ -14,7 +14,12 @@ from generation_svc.read_model.fold import evolve
 from generation_svc.read_model.model import dump_outputs, load_outputs
 from generation_svc.read_model.rows import Failure, GenerationRow, Migration, Status, StorageState
 from shared.contracts.envelope import UNKNOWN_ENVELOPE, Context, Recorded, UnknownEvent, seal
-from shared.contracts.events import SubmissionStarted
+from shared.contracts.events import (
+    LinksRenewed,
+    QuarantineReleased,
+    RenewedLink,
+    SubmissionStarted,
+)
 from tests.generation_events import (
     CANCELLED,
     DIES_AT,
@@ -234,3 +239,37 @@ def test_in_which_order_outputs_are_settled_does_not_matter(
     one, other = row_of(first, *in_sequence), row_of(first, *mingled)
     same = {"position": 0, "updated_at": NOON}
     assert one._replace(**same) == other._replace(**same)
+
+
+RENEWED = LinksRenewed(
+    request=1,
+    links=(
+        RenewedLink(
+            index=1, source_url="https://media.example/new.png", expires_at=DIES_AT + timedelta(1)
+        ),
+    ),
+)
+
+
+def test_a_renewed_link_takes_the_place_of_its_own_output_and_of_no_other() -> None:
+    before = row_of(completed("link", "link"))
+    after = row_of(completed("link", "link"), RENEWED)
+    assert after.outputs[0] == before.outputs[0]
+    assert after.outputs[1].source_url == "https://media.example/new.png"
+    assert after.outputs[1].expires_at == DIES_AT + timedelta(1)
+
+
+def test_an_output_that_is_stored_needs_no_new_link() -> None:
+    before = row_of(completed("link", "link"), media_stored(1))
+    after = row_of(completed("link", "link"), media_stored(1), RENEWED)
+    assert after.outputs == before.outputs
+
+
+def test_what_was_lost_waits_again_after_a_new_link_a_release_or_another_try() -> None:
+    lost = (completed("link", "link"), media_lost(1))
+    assert row_of(*lost).outputs[1].lost_reason is not None
+    released = QuarantineReleased(index=1, attempt=3)
+    for again in (RENEWED, released, attempt_failed(1, 4)):
+        row = row_of(*lost, again)
+        assert row.outputs[1].lost_reason is None
+        assert row.storage_state is StorageState.TEMPORARY

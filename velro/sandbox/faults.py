@@ -51,6 +51,8 @@ class Faults(BaseModel):
         media_type: the Content-Type told in place of the true one.
         media_bytes_per_s: how fast the bytes come.
         media_redirect: where downloads are sent on to; `self` redirects in a circle.
+        renews_links: a result that is asked for after its links died comes with new ones, which
+            live for so many seconds; else with the dead ones, as at fal.
         webhook: not sent at all, sent twice, signed with an unknown key, signed with a time
             outside the window, or sent before the submission is answered (`early`).
         webhook_delay_s: how long after the end of the work it is sent.
@@ -81,6 +83,7 @@ class Faults(BaseModel):
     media_type: str | None = None
     media_bytes_per_s: float | None = Field(default=None, gt=0)
     media_redirect: str | None = None
+    renews_links: float | None = Field(default=None, gt=0)
     webhook: Literal["withheld", "duplicated", "bad_signature", "stale", "early"] | None = None
     webhook_delay_s: float | None = Field(default=None, ge=0, le=3600)
 

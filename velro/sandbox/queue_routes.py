@@ -58,6 +58,9 @@ class QueueRoutes:
         router.add_api_route(f"{request_path}/status", self.status, methods=["GET"])
         router.add_api_route(f"{request_path}/cancel", self.cancel, methods=["PUT"])
         router.add_api_route(request_path, self.result, methods=["GET"])
+        router.add_api_route(
+            "/models/requests/{request_id}/payloads", self.delete_payloads, methods=["DELETE"]
+        )
         router.add_api_route("/{model:path}", self.submit, methods=["POST"])
         return router
 
@@ -134,6 +137,8 @@ class QueueRoutes:
             return suffered
         if work.answer is None:
             return _json(400, {"detail": "Request is still in progress"}, work)
+        if work.faults.renews_links is not None and self._queue.links_are_dead(work):
+            await self._queue.renew_links(work, lifetime_s=work.faults.renews_links)
         return _json(work.answer.status, work.answer.body, work, dict(work.answer.headers))
 
     async def cancel(self, request: Request, request_id: str) -> Response:
@@ -146,6 +151,19 @@ class QueueRoutes:
         if self._queue.cancel(work):
             return _json(202, {"status": "CANCELLATION_REQUESTED"}, work)
         return _json(400, {"status": "ALREADY_COMPLETED"}, work)
+
+    async def delete_payloads(self, request: Request, request_id: str) -> Response:
+        """Forget a request and delete its files, as fal's platform does."""
+        if refusal := self._unauthorized(request):
+            return refusal
+        work = self._queue.works.get(request_id)
+        if work is None or work.answer is None:
+            return _flat_error(404, "There is no such request", "not_found")
+        deleted = self._queue.forget(work)
+        results = [
+            {"link": f"{work.base_url}/files/{token}", "exception": None} for token in deleted
+        ]
+        return _json(200, {"cdn_delete_results": results}, work)
 
     async def _take(self, work: Work, *, struck: bool) -> Response:
         try:

@@ -64,6 +64,28 @@ class WorkQueue:
                 return ahead
         return 0
 
+    def links_are_dead(self, work: Work) -> bool:
+        """Whether it made media, and none of its links lives any more."""
+        return bool(work.media) and not any(self._shelf.find(each.token) for each in work.media)
+
+    async def renew_links(self, work: Work, *, lifetime_s: float) -> None:
+        """Draw its pictures again, the same ones, behind new links."""
+        work.lifetime_s = lifetime_s
+        loop = asyncio.get_running_loop()
+        media = await loop.run_in_executor(self._painters, self._make, work)
+        for medium in media:
+            self._shelf.hold(medium)
+        work.media = media
+        work.answer = outcomes.success(work)
+
+    def forget(self, work: Work) -> list[str]:
+        """Delete a finished request with its files; the last parts of their links."""
+        tokens = [medium.token for medium in work.media]
+        for token in tokens:
+            self._shelf.delete(token)
+        self._forget(work)
+        return tokens
+
     def cancel(self, work: Work) -> bool:
         """Stop it; False where it had finished."""
         if work.state == "COMPLETED":

@@ -17,7 +17,6 @@ from shared.contracts.events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
-    GenerationRequested,
 )
 from shared.errors import Refused, TryLater, VelroError
 
@@ -113,9 +112,14 @@ class Deliveries:
 
     A job belongs to this object and not to the subscription that delivered it: a subscription
     that has to be built again ends no paid call in the middle.
+
+    Attributes:
+        run: does what one generation needs.
+        begins: whether an event says that there is something to do.
     """
 
     run: Callable[[str], Awaitable[None]]
+    begins: Callable[[object], bool]
     codec: Codec
     dead_letters: DeadLetters
     interruptions: Interruptions
@@ -139,7 +143,7 @@ class Deliveries:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def on_event(self, message: NatsMessage) -> None:
-        """A message of the log: a request starts a job, anything else is news to a running one."""
+        """A message of the log: some events begin a job, the others are news to a running one."""
         try:
             envelope = self.codec.decode(message.raw_message.data)
         except Undecodable as error:
@@ -147,7 +151,7 @@ class Deliveries:
             log.warning("event_undecodable", subject=message.raw_message.subject, why=str(error))
             await self._answer(message, message.reject)
             return
-        if isinstance(envelope.data, GenerationRequested):
+        if self.begins(envelope.data):
             await self._start(envelope.subject, message)
             return
         job = self._jobs.get(envelope.subject)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 DURABLE = "generation-runner"
 RETRY_DURABLE = "generation-runner-retry"
+AFTERCARE_DURABLE = "generation-aftercare"
+# What the provider is asked after the end is asked for within minutes of it, or not at all.
+_AFTERCARE_LOOKS_BACK = timedelta(days=1)
 
 # What NATS going away, coming back, refusing or forgetting looks like from here.
 BROKEN = (nats.errors.Error, OSError, TimeoutError)
@@ -79,6 +83,7 @@ class Runner:
     settings: RunnerSettings
     subjects: Subjects
     deliveries: Deliveries
+    aftercare: Deliveries
     dead_letters: DeadLetters
     begin_at: Callable[[], Awaitable[int]]
     health: RunnerHealth = field(default_factory=RunnerHealth)
@@ -123,9 +128,14 @@ class Runner:
                 connection = await broker.connect()
                 jetstream = jetstream_of(connection)
                 await self._ensure_consumers(jetstream)
+                retries = self.dead_letters.retry_subjects
+                requests = self.subjects.every("generation")
                 subscribers = [
-                    self._subscriber(broker, self.settings.stream, DURABLE),
-                    self._subscriber(broker, self.dead_letters.retry_stream, RETRY_DURABLE),
+                    self._subscriber(broker, DURABLE, requests, self.deliveries.on_event),
+                    self._subscriber(
+                        broker, AFTERCARE_DURABLE, self.subjects.whole, self.aftercare.on_event
+                    ),
+                    self._subscriber(broker, RETRY_DURABLE, retries, self.deliveries.on_retry),
                 ]
                 await broker.start()
                 for subscriber in subscribers:
@@ -134,10 +144,17 @@ class Runner:
         finally:
             await _stop(broker)
 
-    def _subscriber(self, broker: NatsBroker, stream: str, durable: str) -> Any:  # noqa: ANN401 - FastStream does not export the class
+    def _subscriber(
+        self,
+        broker: NatsBroker,
+        durable: str,
+        subjects: str,
+        handler: Callable[[NatsMessage], Awaitable[None]],
+    ) -> Any:  # noqa: ANN401 - FastStream does not export the class
         retry = durable == RETRY_DURABLE
+        stream = self.dead_letters.retry_stream if retry else self.settings.stream
         subscriber = broker.subscriber(
-            self.dead_letters.retry_subjects if retry else self.subjects.every("generation"),
+            subjects,
             stream=JStream(stream, declare=False),
             durable=durable,
             # One message a pull: a message that is pulled and has no worker yet would wait
@@ -146,7 +163,7 @@ class Runner:
             max_workers=self.settings.max_workers,
             ack_policy=AckPolicy.MANUAL,
         )
-        subscriber(self.deliveries.on_retry if retry else self.deliveries.on_event)
+        subscriber(handler)
         return subscriber
 
     async def _ensure_consumers(self, jetstream: JetStreamContext) -> None:
@@ -172,12 +189,34 @@ class Runner:
                 **self._common(),
             ),
         )
+        await self._ensure_aftercare(jetstream)
         await ensure_consumer(
             jetstream,
             self.dead_letters.retry_stream,
             ConsumerConfig(
                 durable_name=RETRY_DURABLE,
                 filter_subject=self.dead_letters.retry_subjects,
+                **self._common(),
+            ),
+        )
+
+    async def _ensure_aftercare(self, jetstream: JetStreamContext) -> None:
+        stream = self.settings.stream
+        try:
+            existing = (await jetstream.consumer_info(stream, AFTERCARE_DURABLE)).config
+        except NotFoundError:
+            start_time: datetime | None = datetime.now(UTC) - _AFTERCARE_LOOKS_BACK
+            deliver_from = DeliverPolicy.BY_START_TIME
+        else:
+            start_time, deliver_from = existing.opt_start_time, existing.deliver_policy
+        await ensure_consumer(
+            jetstream,
+            stream,
+            ConsumerConfig(
+                durable_name=AFTERCARE_DURABLE,
+                filter_subject=self.subjects.whole,
+                deliver_policy=deliver_from,
+                opt_start_time=start_time,
                 **self._common(),
             ),
         )
@@ -197,6 +236,7 @@ class Runner:
         while not stopping.is_set():
             try:
                 info = await jetstream.consumer_info(self.settings.stream, DURABLE, timeout=2)
+                await jetstream.consumer_info(self.settings.stream, AFTERCARE_DURABLE, timeout=2)
                 await jetstream.consumer_info(
                     self.dead_letters.retry_stream, RETRY_DURABLE, timeout=2
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict
@@ -70,6 +71,19 @@ class _Status(BaseModel):
     error_type: str | None = None
 
 
+class _DeletedFile(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    link: str = ""
+    exception: str | None = None
+
+
+class _Deleted(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    cdn_delete_results: list[_DeletedFile]
+
+
 class FalProvider:
     """Runs generations at fal, or at whatever speaks its protocol. `aclose` it at the end."""
 
@@ -82,6 +96,7 @@ class FalProvider:
             refetch_window_s=_REFETCH_WINDOW_S,
             download_needs_key=False,
             idempotent_submit=False,
+            deletes_sources=True,
         )
         # A kept connection may have been closed by the other side just as the submission leaves
         # on it, and then nobody knows what became of it: every submission gets a new one.
@@ -116,7 +131,7 @@ class FalProvider:
                 self._submitter,
                 "POST",
                 url,
-                headers=self._headers()
+                headers=_headers(self._settings.key)
                 | {
                     "Content-Type": "application/json",
                     "X-Fal-Object-Lifecycle-Preference": json.dumps(lifetime),
@@ -167,6 +182,28 @@ class FalProvider:
             return
         raise ProviderUnavailable(f"cancelling was answered with HTTP {answer.status}")
 
+    async def delete_sources(self, request: ProviderRequest) -> None:
+        """Delete the request's payloads and the files of its outputs.
+
+        https://fal.ai/docs/platform-apis/v1/models/requests/payloads: it takes an admin key, and
+        the files of inputs stay.
+
+        Raises:
+            ProviderUnavailable: no usable answer.
+        """
+        base = self._settings.platform_url.rstrip("/")
+        url = httpx.URL(f"{base}/models/requests/{quote(request.request_id, safe='')}/payloads")
+        answer = await self._exchanged("DELETE", url, key=self._settings.deleting_key)
+        if answer.status in _GONE:
+            return
+        if answer.status not in range(200, 300):
+            raise ProviderUnavailable(f"deleting was answered with HTTP {answer.status}")
+        deleted = parse(_Deleted, answer)
+        if deleted is None:
+            raise ProviderUnavailable("the answer to deleting cannot be used")
+        if left := [each for each in deleted.cdn_delete_results if each.exception]:
+            raise ProviderUnavailable(f"{len(left)} files were not deleted: {left[0].exception}")
+
     async def read_webhook(self, call: WebhookCall, *, now: datetime) -> WebhookReport:
         """Verify a callback and read it.
 
@@ -207,23 +244,24 @@ class FalProvider:
         parsed = self._allowed.parse(url)
         if parsed is None:
             raise ProviderUnavailable(f"the key must not be sent to {url}: see allowed_hosts")
+        return await self._exchanged(method, parsed, key=self._settings.key)
+
+    async def _exchanged(self, method: str, url: httpx.URL, *, key: SecretStr) -> HttpAnswer:
         try:
             return await exchange(
                 self._poller,
                 method,
-                parsed,
-                headers=self._headers(),
+                url,
+                headers=_headers(key),
                 deadline_s=self._settings.poll_deadline_s,
                 max_answer_bytes=self._settings.max_answer_bytes,
             )
         except (NotSent, AnswerLost) as error:
             raise ProviderUnavailable(f"no answer from the provider: {error}") from error
 
-    def _headers(self) -> dict[str, str]:
-        return {
-            "Authorization": f"Key {self._settings.key.get_secret_value()}",
-            "Accept": "application/json",
-        }
+
+def _headers(key: SecretStr) -> dict[str, str]:
+    return {"Authorization": f"Key {key.get_secret_value()}", "Accept": "application/json"}
 
 
 def sandbox_settings(url: str, key: SecretStr, *, object_lifetime_s: int = 604_800) -> FalSettings:
@@ -233,6 +271,7 @@ def sandbox_settings(url: str, key: SecretStr, *, object_lifetime_s: int = 604_8
         key=key,
         allow_http=True,
         jwks_url=f"{url.rstrip('/')}/.well-known/jwks.json",
+        platform_url=url,
         object_lifetime_s=object_lifetime_s,
         jwks_refresh_wait_s=1.0,
     )

@@ -6,6 +6,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 FAL_QUEUE_URL = "https://queue.fal.run"
+FAL_PLATFORM_URL = "https://api.fal.ai/v1"
 # https://docs.fal.ai/model-endpoints/webhooks
 FAL_JWKS_URL = "https://rest.fal.ai/.well-known/jwks.json"
 
@@ -16,6 +17,8 @@ class FalSettings(BaseModel):
     Attributes:
         queue_url: where work is submitted.
         key: sent as `Authorization: Key …`, to the queue's host and `allowed_hosts` alone.
+        platform_url: where payloads are deleted.
+        admin_key: what deleting takes, sent to the platform alone; None: `key`.
         allowed_hosts: further hosts (`host` or `host:port`) whose URLs in answers are used.
         allow_http: use plain http with these hosts; for the sandbox on a network of our own.
         jwks_url: where the keys of webhooks are. The key is not sent there.
@@ -35,6 +38,8 @@ class FalSettings(BaseModel):
 
     queue_url: str = FAL_QUEUE_URL
     key: SecretStr
+    platform_url: str = FAL_PLATFORM_URL
+    admin_key: SecretStr | None = None
     allowed_hosts: tuple[str, ...] = ()
     allow_http: bool = False
     jwks_url: str = FAL_JWKS_URL
@@ -50,11 +55,16 @@ class FalSettings(BaseModel):
 
     @model_validator(mode="after")
     def _reachable(self) -> FalSettings:
-        for name in ("queue_url", "jwks_url"):
+        for name in ("queue_url", "jwks_url", "platform_url"):
             url = httpx.URL(getattr(self, name))
             if url.scheme != "https" and not (self.allow_http and url.scheme == "http"):
                 raise ValueError(f"{name} must be https, or http with allow_http: {url}")
         return self
+
+    @property
+    def deleting_key(self) -> SecretStr:
+        """The key that deletes."""
+        return self.admin_key or self.key
 
 
 class AllowedUrls:
