@@ -17,6 +17,7 @@ from velro import (
     parked,
     replaying_command,
     restoring,
+    showing,
     statistics,
 )
 from velro.demo.story import play
@@ -88,6 +89,8 @@ def stats(
 
 app.command("verify")(verify_command)
 app.command("restore")(restoring.restore_command)
+app.command()(showing.show)
+app.command()(showing.diff)
 app.add_typer(archiving.app, name="archive")
 
 

@@ -1,6 +1,8 @@
 """Request, look up, list and cancel generations."""
 
 from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -43,8 +45,11 @@ from generation_svc.application.cancel_generation import cancel_generation
 from generation_svc.application.deciding import Decider
 from generation_svc.application.request_generation import request_generation
 from generation_svc.domain.commands import Request as Requested
+from generation_svc.domain.decide import UnknownGeneration
+from generation_svc.read_model import looking_back
 from generation_svc.read_model.queries import BadCursor
 from generation_svc.read_model.rows import Status, StorageState
+from generation_svc.read_model.views import GenerationView
 
 _IdempotencyKey = Annotated[
     str | None,
@@ -107,8 +112,22 @@ def generation_router(
         response: Response,
         at_least: AtLeast = None,
         wait_s: WaitS = DEFAULT_WAIT_S,
+        as_of: Annotated[
+            str | None,
+            Query(
+                max_length=64,
+                description="As it was at this position of the log, or at this time (ISO 8601).",
+            ),
+        ] = None,
     ) -> GenerationAnswer:
-        """One generation as the read model has it, which is a moment behind the log."""
+        """One generation as the read model has it, which is a moment behind the log.
+
+        With `as_of` it is read from the log itself. Links that the provider gave are left out of
+        what was, too, once everything is stored: those outputs show where their bytes are now.
+        """
+        if as_of is not None:
+            response.headers["Cache-Control"] = "no-store"  # signed URLs in it die
+            return await present(await _as_it_was(decider, generation_id, as_of), object_urls)
         await reading.reached(at_least, timeout_s=wait_s)
         found = await reading.find(generation_id)
         response.headers["Cache-Control"] = "no-store"  # signed URLs in it die
@@ -197,7 +216,9 @@ def generation_router(
         "/{generation_id}",
         look_up,
         methods=["GET"],
-        responses=answers(InvalidRequest, NotFound, ReadModelAway, ReadModelBehind, TooManyWait),
+        responses=answers(
+            InvalidRequest, NotFound, LogAway, ReadModelAway, ReadModelBehind, TooManyWait, Later
+        ),
     )
     router.add_api_route(
         "/{generation_id}/cancel",
@@ -216,6 +237,28 @@ def generation_router(
         ),
     )
     return router
+
+
+async def _as_it_was(decider: Decider, generation_id: str, as_of: str) -> GenerationView:
+    try:
+        moment = looking_back.moment(as_of)
+    except looking_back.NoMoment as error:
+        raise invalid(str(error), where="query", name="as_of") from error
+    if isinstance(moment, datetime):
+        later = moment > decider.clock()
+    else:
+        later = moment > await decider.log.last_position()
+    if later:
+        raise invalid("lies in the future", where="query", name="as_of")
+    events = await looking_back.history(decider.log, generation_id)
+    row = looking_back.folded(looking_back.until(events, moment))
+    if row is None:
+        raise UnknownGeneration("there was no generation with this id then")
+    view = looking_back.view_of(generation_id, row)
+    now = looking_back.folded(events)
+    if now is not None and now.storage_state is StorageState.STORED:
+        return replace(view, outputs=now.outputs[: len(row.outputs)])
+    return view
 
 
 def _refuse_oversized(name: str, value: object, max_bytes: int) -> None:

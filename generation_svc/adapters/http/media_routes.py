@@ -1,8 +1,8 @@
 """What happened to a generation, and where its bytes are now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path
 from fastapi.responses import RedirectResponse
@@ -24,6 +24,9 @@ from generation_svc.adapters.http.problems import (
 )
 from generation_svc.adapters.http.reading import Reading
 from generation_svc.domain.decide import UnknownGeneration
+from generation_svc.read_model.looking_back import folded
+from generation_svc.read_model.looking_back import history as load_history
+from generation_svc.read_model.rows import StorageState
 from shared.contracts.envelope import Recorded, UnknownEvent
 from shared.event_log.port import EventLog
 
@@ -37,12 +40,16 @@ def media_router(
 
     async def history(generation_id: GenerationId) -> HistoryAnswer:
         """Everything that happened to the generation, from the log itself: never behind."""
-        asked = await log.load("generation", generation_id)
-        stored = await log.load("storage", generation_id)
-        events = sorted((*asked.events, *stored.events), key=lambda event: event.position)
+        events = await load_history(log, generation_id)
         if not events:
             raise UnknownGeneration("the log has no event of a generation with this id")
-        return HistoryAnswer(id=generation_id, events=[_event(event) for event in events])
+        now = folded(events)
+        shown = [_event(event) for event in events]
+        if now is not None and now.storage_state is StorageState.STORED:
+            # The log keeps them; whoever reads answers has no use for them any more.
+            for event in shown:
+                event.data = without_links(event.data)
+        return HistoryAnswer(id=generation_id, events=shown)
 
     async def output(
         generation_id: GenerationId,
@@ -97,6 +104,18 @@ def media_router(
         },
     )
     return router
+
+
+def without_links(data: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's content without the links to the provider's media, which are null instead."""
+    shown = {**data, "link": None} if "link" in data else dict(data)
+    for name in ("outputs", "links"):
+        if isinstance(listed := data.get(name), list):
+            shown[name] = [
+                {**each, "source_url": None} if isinstance(each, dict) else each
+                for each in cast("list[object]", listed)
+            ]
+    return shown
 
 
 def _to(url: str) -> RedirectResponse:

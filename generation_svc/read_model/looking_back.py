@@ -1,0 +1,159 @@
+"""A generation as it was: its events folded again, up to a moment or a position in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json, to_jsonable_python
+
+from generation_svc.read_model.fold import evolve
+from generation_svc.read_model.rows import StorageState
+from generation_svc.read_model.views import GenerationView
+from shared.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from generation_svc.read_model.rows import GenerationRow
+    from shared.contracts.envelope import Recorded
+    from shared.event_log.port import EventLog
+
+Moment = int | datetime
+"""A position of the log, or a time."""
+
+_NOT_STORED = frozenset({StorageState.TEMPORARY, StorageState.PARTIAL, StorageState.LOST})
+
+
+class NoMoment(Refused):
+    """The text is neither a position nor a time, or lies in the future."""
+
+
+def moment(text: str) -> Moment:
+    """Read a position (`1234`) or a time in ISO 8601 with its zone (`2026-05-04T10:00:00Z`).
+
+    Raises:
+        NoMoment: it is neither.
+    """
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    # In a query's text a plus is a space, unless it was written as %2B.
+    try:
+        found = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
+    except ValueError as error:
+        raise NoMoment(
+            f"{text!r} is neither a position of the log (1234) nor a time (2026-05-04T10:00:00Z)"
+        ) from error
+    if found.tzinfo is None:
+        raise NoMoment(f"{text!r} has no zone: write 2026-05-04T10:00:00Z")
+    return found
+
+
+async def history(log: EventLog, generation_id: str) -> list[Recorded]:
+    """Everything that happened to a generation, in the log's order.
+
+    Raises:
+        LogUnavailable: no answer.
+        CorruptRecord: an event cannot be decoded.
+    """
+    generation = await log.load("generation", generation_id)
+    storage = await log.load("storage", generation_id)
+    return sorted((*generation.events, *storage.events), key=lambda event: event.position)
+
+
+def until(events: Iterable[Recorded], end: Moment) -> list[Recorded]:
+    """Those up to a position, or a time, inclusive."""
+    if isinstance(end, datetime):
+        return [event for event in events if event.envelope.time <= end]
+    return [event for event in events if event.position <= end]
+
+
+def folded(events: Iterable[Recorded]) -> GenerationRow | None:
+    """What they add up to, exactly as in the read model; None before anything happened."""
+    row: GenerationRow | None = None
+    for event in events:
+        row = evolve(row, event)
+    return row
+
+
+def view_of(generation_id: str, row: GenerationRow) -> GenerationView:
+    """A row that was folded from the beginning, as its readers see it in the table."""
+    waits = row.storage_state in _NOT_STORED
+    migration = row.migration
+    return GenerationView(
+        id=generation_id,
+        position=row.position,
+        user_id=row.user_id,
+        provider=row.provider,
+        model=row.model,
+        input=from_json(row.asked.input) if row.asked else None,
+        metadata=from_json(row.asked.metadata) if row.asked else None,
+        status=row.status,
+        attempts=row.attempts,
+        request_id=row.request_id,
+        failure=row.failure,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+        outputs=row.outputs,
+        storage_state=row.storage_state,
+        storage_failed_at=row.storage_failed_at,
+        earliest_link_death=row.earliest_link_death,
+        storage_retry_needed=waits,
+        fal_urls_temporary=waits,
+        requires_background_migration=waits,
+        storage_successful=row.storage_state is StorageState.STORED,
+        migration_completed_at=migration.completed_at if migration else None,
+        total_migrated_size=migration.total_size_bytes if migration else None,
+        migration_file_count=migration.file_count if migration else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one event changed of a generation, by field; both sides as JSON has them."""
+
+    event: Recorded
+    fields: dict[str, tuple[Any, Any]]
+
+
+def changes(events: Sequence[Recorded], begin: Moment, end: Moment) -> list[Change]:
+    """Which event changed which field, after `begin` and up to `end`.
+
+    An event that changed nothing that a reader sees is listed with no field.
+    """
+    known = until(events, begin)
+    before = folded(known)
+    seen = {event.position for event in known}
+    found: list[Change] = []
+    row = before
+    for event in until(events, end):
+        if event.position in seen:
+            continue
+        after = evolve(row, event)
+        old, new = _flat(row), _flat(after)
+        fields = {
+            name: (old.get(name), new.get(name))
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        }
+        found.append(Change(event, fields))
+        row = after
+    return found
+
+
+def _flat(row: GenerationRow | None) -> dict[str, Any]:
+    """A row's fields by name, those of outputs by index too; what every event changes left out."""
+    if row is None:
+        return {}
+    told = to_jsonable_python(row._asdict() | {"storage_state": row.storage_state})
+    left_out = {"position", "updated_at"}
+    flat: dict[str, Any] = {}
+    for name, value in told.items():
+        if name == "outputs":
+            for index, output in enumerate(value):
+                flat |= {f"outputs.{index}.{field}": each for field, each in output.items()}
+        elif name not in left_out:
+            flat[name] = value
+    return flat

@@ -1,0 +1,123 @@
+"""`velro show` and `velro diff`: one generation as it was, and what changed it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.table import Table
+
+from generation_svc.domain.decide import UnknownGeneration
+from generation_svc.read_model.looking_back import (
+    Change,
+    Moment,
+    NoMoment,
+    changes,
+    folded,
+    history,
+    moment,
+    until,
+    view_of,
+)
+from shared.program import run
+from velro.archiving import opened_log
+from velro.options import AsJson, use_environment
+
+_MOMENT = "A position of the log (1234), or a time (2026-05-04T10:00:00Z)."
+
+
+def show(
+    generation_id: str,
+    *,
+    at: Annotated[str | None, typer.Option(help=_MOMENT + " Without it: now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a generation as it is or was, from the log: whatever the read models say."""
+    use_environment()
+    run(_shown(generation_id, at, as_json=as_json))
+
+
+def diff(
+    generation_id: str,
+    begin: Annotated[str, typer.Argument(metavar="FROM", help=_MOMENT)],
+    end: Annotated[str, typer.Argument(metavar="TO", help=_MOMENT)],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show which event changed which field of a generation, after FROM and up to TO."""
+    use_environment()
+    run(_differences(generation_id, begin, end, as_json=as_json))
+
+
+async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
+    async with opened_log("velro show") as opened:
+        events = await history(opened.log, generation_id)
+    row = folded(events if at is None else until(events, moment(at)))
+    if row is None:
+        when = "" if at is None or not events else f" at {at}"
+        raise UnknownGeneration(f"the log has no generation {generation_id}{when}")
+    told: dict[str, Any] = to_jsonable_python(view_of(generation_id, row))
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    table = Table(show_header=False)
+    for name, value in told.items():
+        if name != "outputs":
+            table.add_row(name, _text(value))
+    for index, output in enumerate(told["outputs"]):
+        for name, value in output.items():
+            table.add_row(f"outputs.{index}.{name}", _text(value))
+    Console().print(table)
+
+
+async def _differences(generation_id: str, begin: str, end: str, *, as_json: bool) -> None:
+    first, last = moment(begin), moment(end)
+    if not _in_order(first, last):
+        raise NoMoment(f"{begin} comes after {end}: name the earlier one first")
+    async with opened_log("velro diff") as opened:
+        events = await history(opened.log, generation_id)
+    if not events:
+        raise UnknownGeneration(f"the log has no generation {generation_id}")
+    found = changes(events, first, last)
+    if as_json:
+        typer.echo(json.dumps([_as_data(change) for change in found]))
+        return
+    console = Console()
+    for change in found:
+        envelope = change.event.envelope
+        console.print(
+            f"[bold]{change.event.position:,}[/]  {envelope.time:%Y-%m-%d %H:%M:%S.%f}  "
+            f"[bold]{envelope.type}[/]"
+        )
+        for name, (old, new) in change.fields.items():
+            console.print(f"    {name}: ", end="")
+            console.print(f"{_text(old)} -> {_text(new)}", markup=False, highlight=False)
+    if not found:
+        console.print("nothing happened to it between the two")
+
+
+def _in_order(first: Moment, last: Moment) -> bool:
+    """Whether they are, as far as a position and a time can be compared."""
+    if isinstance(first, int) and isinstance(last, int):
+        return first <= last
+    if isinstance(first, datetime) and isinstance(last, datetime):
+        return first <= last
+    return True
+
+
+def _as_data(change: Change) -> dict[str, Any]:
+    envelope = change.event.envelope
+    return {
+        "position": change.event.position,
+        "time": envelope.time.isoformat(),
+        "type": envelope.type,
+        "fields": {name: {"from": old, "to": new} for name, (old, new) in change.fields.items()},
+    }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
