@@ -19,6 +19,7 @@ from velro import (
     restoring,
     showing,
     statistics,
+    tailing,
 )
 from velro.demo.story import play
 from velro.doctor.command import doctor
@@ -91,6 +92,8 @@ app.command("verify")(verify_command)
 app.command("restore")(restoring.restore_command)
 app.command()(showing.show)
 app.command()(showing.diff)
+app.command()(tailing.export)
+app.command()(tailing.tail)
 app.add_typer(archiving.app, name="archive")
 
 
