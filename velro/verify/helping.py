@@ -14,10 +14,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from shared.event_log.jetstream import JetStreamLog
-from shared.messaging.connection import connected
 from shared.program import configure_logging, run
 from shared.projection.batch import Decoding
+from shared.settings import LogSettings
+from velro.replaying import log_of
 from velro.verify.errors import NotReadable
 from velro.verify.objects import KeptObjects
 from velro.verify.read_models import compared, joined
@@ -45,13 +45,17 @@ class LogAddress:
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[EventLog]:
-        """The log, over a connection of one's own.
+        """The log, over a connection of one's own; with its archive where its beginning has gone.
 
         Raises:
             BrokerUnavailable: no NATS.
+            LogUnavailable: no stream.
         """
-        async with connected(self.nats_url.split(","), name="velro verify") as connection:
-            yield JetStreamLog(connection, self.subjects, stream=self.stream)
+        settings = LogSettings(
+            nats_url=self.nats_url, stream=self.stream, subject_root=self.subjects.root
+        )
+        async with log_of(settings) as log:
+            yield log
 
 
 @dataclass(frozen=True, slots=True)
