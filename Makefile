@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NAME ?=
+# Most tests wait for servers, so two processes, each with servers of its own, take half the time.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: help demo test test-containers lint format lock bench schemas clean
 
@@ -21,10 +23,10 @@ demo: $(VENV)/.installed ## the main job on the embedded stack: an outage, and n
 	@$(BIN)/velro demo
 
 test: $(VENV)/.installed ## every test that needs no Docker, on real embedded servers
-	$(BIN)/pytest --ignore=tests/containers
+	$(BIN)/pytest $(SIDE_BY_SIDE) --ignore=tests/containers
 
 test-containers: $(VENV)/.installed ## the integration suite and compose under Docker
-	$(BIN)/pytest --servers=containers tests/integration tests/containers
+	$(BIN)/pytest $(SIDE_BY_SIDE) --servers=containers tests/integration tests/containers
 
 lint: $(VENV)/.installed ## format, lint, types, layers
 	$(BIN)/ruff format --check .
