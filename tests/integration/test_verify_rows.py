@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.archive.archive import Archive
+from shared.archive.settings import ArchiveSettings
 from shared.contracts.events import (
     MediaLost,
     MigrationAttemptFailed,
@@ -16,6 +20,10 @@ from shared.contracts.events import (
 )
 from shared.contracts.reasons import ReasonCode
 from shared.event_log.port import LogMismatch
+from shared.messaging.jetstream import jetstream_of
+from shared.object_store.s3 import s3_object_store
+from storage_svc.application.archiving import Archiver
+from tests.object_stores import settings_for
 from tests.verifying import Three, now, said, three
 from velro.verify import rows, stretch
 from velro.verify.errors import NotReadable
@@ -267,6 +275,39 @@ async def test_what_waits_too_long_is_settled_from_disk(
     report = await world.verified()
     assert said(report) == [("row_missing", "storage", "waiting")]
     assert report.generations == 4
+
+
+async def test_a_log_whose_beginning_is_only_in_the_archive_is_read_from_there(
+    world: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = world.bucket
+    for name, value in {
+        "NATS_URL": world.places.log.nats_url,
+        "STREAM": world.places.log.stream,
+        "SUBJECT_ROOT": world.subjects.root,
+        "S3_ENDPOINT_URL": address.endpoint_url,
+        "S3_ACCESS_KEY": address.access_key,
+        "S3_SECRET_KEY": address.secret_key,
+        "S3_BUCKET": address.bucket,
+    }.items():
+        monkeypatch.setenv(f"VELRO_{name}", value)
+    world.places = replace(
+        world.places, not_media=(*world.places.not_media, f"{ArchiveSettings().prefix}/")
+    )
+    archive = ArchiveSettings()
+    async with s3_object_store(settings_for(address)) as store:
+        archiver = Archiver(
+            world.log, Archive(store, world.places.log.stream, archive), archive, clock=now
+        )
+        async with aclosing(archiver.catch_up(everything=True)) as written:
+            assert [entry async for entry in written]
+    end = await world.log.last_position()
+    await jetstream_of(world.nats).purge_stream(world.places.log.stream, seq=end)
+    assert said(await world.verified()) == []
+    await world.sql("generation", "update generations set attempts = 9 where id = 'at-once'")
+    wrong = [("row_differs", "generation", "at-once")]
+    assert said(await world.verified()) == wrong
+    assert said(await world.verified(only=("at-once", "waiting"))) == wrong
 
 
 async def test_every_row_wrong_at_once_is_every_row_found(world: Three) -> None:

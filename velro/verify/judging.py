@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from shared.archive.archived_log import ArchivedLog
 from shared.event_log.port import CorruptRecord
 from shared.object_store.keys import folder_of
 from velro.verify.comparing import Comparison
@@ -14,11 +16,13 @@ from velro.verify.findings import Finding, Kind
 from velro.verify.folding import Folding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from generation_svc.read_model.rows import GenerationRow
     from shared.contracts.envelope import Recorded
     from shared.event_log.port import EventLog
+    from shared.projection.batch import Decoding
+    from shared.projection.folding import Happened
     from velro.verify.objects import KeptObjects
     from velro.verify.read_models import Compared, Moment, Snapshot
 
@@ -47,6 +51,20 @@ class Judged:
     found: list[Finding]
 
 
+async def _read_through(
+    log: EventLog, decoding: Decoding, ids: Sequence[str]
+) -> dict[str, list[Happened]]:
+    """Whole histories where the stream has lost its beginning: by reading everything once."""
+    found: dict[str, list[Happened]] = {one: [] for one in ids}
+    async with aclosing(log.read(after=0, until=await log.last_position())) as source:
+        async for records in source:
+            if wanted := [one for one in records if one.subject.rpartition(".")[2] in found]:
+                batch = await decoding.batch(wanted)
+                for one, events in batch.histories.items():
+                    found[one] += events
+    return found
+
+
 class Judging:
     """Judges generations at the moments at which the read models are looked at.
 
@@ -61,7 +79,10 @@ class Judging:
         moments: Sequence[Moment],
         snapshots: Sequence[Snapshot],
         objects: KeptObjects,
+        *,
+        decoding: Decoding,
     ) -> None:
+        self._decoding = decoding
         self._log = log
         self._models = models
         self._moments = moments
@@ -80,8 +101,12 @@ class Judging:
         """
         left = iter(suspects)
         while ids := list(islice(left, _AT_ONCE)):
-            histories = await asyncio.gather(*(self._history(each) for each in ids))
-            yield Judged(ids, await self._judged(dict(zip(ids, histories, strict=True))))
+            if isinstance(self._log, ArchivedLog):
+                through = await _read_through(self._log, self._decoding, ids)
+                yield Judged(ids, await self._judged(through))
+            else:
+                loaded = await asyncio.gather(*(self._history(each) for each in ids))
+                yield Judged(ids, await self._judged(dict(zip(ids, loaded, strict=True))))
 
     async def _history(self, generation_id: str) -> list[Recorded] | CorruptRecord:
         async with self._loading:
@@ -90,7 +115,9 @@ class Judging:
             except CorruptRecord as error:
                 return error
 
-    async def _judged(self, histories: dict[str, list[Recorded] | CorruptRecord]) -> list[Finding]:
+    async def _judged(
+        self, histories: Mapping[str, Sequence[Happened] | CorruptRecord]
+    ) -> list[Finding]:
         findings: list[Finding] = []
         folding = Folding(self._models, self._moments)
         folded: list[dict[str, object]] = [{} for _ in self._models]

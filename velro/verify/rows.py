@@ -94,20 +94,19 @@ class Rows:
                 self.report.add(_parked(model.name, moment, only))
             parts = [self.room / "judged.sqlite"]
             objects = KeptObjects(parts[0])
+            decoding = Decoding(self.address.subjects)
             suspects = list(only)
             if not only:
                 tasks = self._tasks(moments)
                 parts += [task.objects for task in tasks]
                 looks = await self._look(tasks)
-                settling = Settling(
-                    models, moments, snapshots, objects, Decoding(self.address.subjects)
-                )
+                settling = Settling(models, moments, snapshots, objects, decoding)
                 async for findings in settling.settle([task.unsettled for task in tasks]):
                     self.report.add(findings)
                 self.report.generations += settling.settled
                 suspects = settling.suspects
                 await self._add_unknown(looks, snapshots)
-            judging = Judging(self.log, models, moments, snapshots, objects)
+            judging = Judging(self.log, models, moments, snapshots, objects, decoding=decoding)
             judged = 0
             async for judgement in judging.judge(suspects):
                 judged += len(judgement.ids)
