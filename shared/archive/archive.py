@@ -7,8 +7,6 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.archive.errors import ArchiveDamaged
@@ -20,7 +18,7 @@ from shared.archive.segment import (
     unpack,
     whole_records,
 )
-from shared.object_store.port import PutOrder
+from shared.object_store.port import Held, PutOrder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -231,18 +229,15 @@ class Archive:
         return b"".join(pieces)
 
     async def _put(self, key: str, data: bytes, media_type: str) -> None:
-        with TemporaryDirectory(prefix="velro-log-") as directory:
-            path = Path(directory) / "object"
-            await asyncio.to_thread(path.write_bytes, data)
-            await self._bucket.put(
-                PutOrder(
-                    key=key,
-                    path=path,
-                    size_bytes=len(data),
-                    sha256=sha256(data).hexdigest(),
-                    media_type=media_type,
-                )
+        await self._bucket.put(
+            PutOrder(
+                key=key,
+                path=Held(data),
+                size_bytes=len(data),
+                sha256=sha256(data).hexdigest(),
+                media_type=media_type,
             )
+        )
 
 
 def _follow(position: int, records: Sequence[RawRecord]) -> None:

@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,6 @@ from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from pathlib import Path
 
     from types_aiobotocore_s3.type_defs import HeadObjectOutputTypeDef
 
@@ -189,6 +189,7 @@ async def test_bytes_that_changed_on_the_way_are_not_stored(
     address: S3Address, tmp_path: Path
 ) -> None:
     order = an_order(tmp_path, PNG + b"meant")
+    assert isinstance(order.path, Path)
     order.path.write_bytes(PNG + b"other")  # the disk lies: as many bytes, and not the same
     async with s3_object_store(settings_for(address, verify="full")) as store:
         await store.learn()
