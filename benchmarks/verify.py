@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -59,8 +60,11 @@ async def measure(room: Path) -> list[Figure]:
         three: list[float] = []
         memory = _Memory()
         report = await verify(replace(places, bucket=None), Wanted(), tell=memory.look)
+        cpu: list[float] = []
         for _ in range(_ROUNDS):
+            before = _cpu_s()
             rows.append(await _speed(replace(places, bucket=None)))
+            cpu.append((_cpu_s() - before) / report.generations * 1_000_000)
             three.append(await _speed(places))
         generations = report.generations
         read = await _read_and_decoded(places, report)
@@ -78,6 +82,7 @@ async def measure(room: Path) -> list[Figure]:
             middle(three),
             {"the bucket listed, and nothing else": round(generations / listed)},
         ),
+        Figure("verify_rows_cpu", "us/generation", middle(cpu), {}),
         Figure("verify_memory", "MiB", memory.largest_mib, {}),
     ]
 
@@ -105,6 +110,12 @@ async def _listed(places: Places) -> float:
         async for _ in store.pages():
             pass
     return perf_counter() - begin
+
+
+def _cpu_s() -> float:
+    """What this process and its helpers have used of a core: other work changes it little."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 class _Memory:
