@@ -13,6 +13,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
 from shared.media.durations import duration_s
 from shared.media.fetch import MediaFetcher, MediaSource
+from shared.media.films import film
 from shared.media.pictures import dimensions
 from shared.media.sniff import confirm
 from shared.media.spool import Spool
@@ -92,7 +93,8 @@ class _Seen:
 def _looked_at(spooled: Spooled) -> _Seen:
     path, kind = spooled.path, spooled.kind
     confirm(path, kind)
-    return _Seen(dimensions(path, kind), duration_s(path, kind))
+    moving = film(path, kind)
+    return _Seen(dimensions(path, kind) or moving.size, duration_s(path, kind) or moving.duration_s)
 
 
 def _put_order(order: CopyOrder, spooled: Spooled) -> PutOrder:
