@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.media.durations import LONGEST_S
 from shared.media.pictures import Dimensions
-from shared.media.rationed import Rationed
+from shared.media.rationed import Rationed, TooMuchReading
 from shared.media.sniff import MOV, MP4, WEBM, MediaKind
 
 if TYPE_CHECKING:
@@ -62,9 +62,13 @@ def film(path: Path | Held, kind: MediaKind) -> Film:
     with path.open("rb") as file:
         end = file.seek(0, 2)
         try:
-            size, seconds = reader(Rationed(file), _Part(b"", 0, end))
-        except (OSError, ValueError, struct.error, OverflowError, ZeroDivisionError):
+            return _believed(reader(Rationed(file), _Part(b"", 0, end)))
+        except (TooMuchReading, ValueError, struct.error, OverflowError, ZeroDivisionError):
             return Film()  # the bytes are kept as they came, whatever their header is worth
+
+
+def _believed(told: Film) -> Film:
+    size, seconds = told.size, told.duration_s
     if size is not None and not (0 < size.width <= _MAX_SIDE and 0 < size.height <= _MAX_SIDE):
         size = None
     if seconds is not None and not 0 < seconds <= LONGEST_S:
@@ -72,7 +76,7 @@ def film(path: Path | Held, kind: MediaKind) -> Film:
     return Film(size, None if seconds is None else round(seconds, 3))
 
 
-def _of_boxes(file: Rationed, whole: _Part) -> tuple[Dimensions | None, float | None]:
+def _of_boxes(file: Rationed, whole: _Part) -> Film:
     moov = _first(_boxes(file, whole), b"moov")
     seconds: float | None = None
     size: Dimensions | None = None
@@ -81,13 +85,13 @@ def _of_boxes(file: Rationed, whole: _Part) -> tuple[Dimensions | None, float | 
             seconds = _movie_seconds(_field(file, part))
         elif part.name == b"trak" and size is None:
             size = _track_size(file, part)
-    return size, seconds
+    return Film(size, seconds)
 
 
-def _movie_seconds(field: bytes) -> float:
-    layout, at = (">IQ", 20) if field[0] == 1 else (">II", 12)
+def _movie_seconds(field: bytes) -> float | None:
+    layout, at, unknown = (">IQ", 20, 2**64 - 1) if field[0] == 1 else (">II", 12, 2**32 - 1)
     scale, ticks = struct.unpack_from(layout, field, at)
-    return ticks / scale
+    return None if ticks == unknown else ticks / scale
 
 
 def _track_size(file: Rationed, track: _Part) -> Dimensions | None:
@@ -127,7 +131,7 @@ def _boxes(file: Rationed, within: _Part) -> Iterator[_Part]:
         at = end
 
 
-def _of_elements(file: Rationed, whole: _Part) -> tuple[Dimensions | None, float | None]:
+def _of_elements(file: Rationed, whole: _Part) -> Film:
     segment = _first(_elements(file, whole), _SEGMENT)
     seconds: float | None = None
     size: Dimensions | None = None
@@ -138,7 +142,7 @@ def _of_elements(file: Rationed, whole: _Part) -> tuple[Dimensions | None, float
             size = _first_size(file, part)
         elif part.name == _CLUSTER:
             break  # the pictures begin: what tells of them comes before
-    return size, seconds
+    return Film(size, seconds)
 
 
 def _info_seconds(file: Rationed, info: _Part) -> float | None:
@@ -208,6 +212,8 @@ def _field(file: Rationed, part: _Part) -> bytes:
     return field
 
 
-_READERS: Final[
-    dict[MediaKind, Callable[[Rationed, _Part], tuple[Dimensions | None, float | None]]]
-] = {MP4: _of_boxes, MOV: _of_boxes, WEBM: _of_elements}
+_READERS: Final[dict[MediaKind, Callable[[Rationed, _Part], Film]]] = {
+    MP4: _of_boxes,
+    MOV: _of_boxes,
+    WEBM: _of_elements,
+}

@@ -41,8 +41,8 @@ def track(
     )
 
 
-def an_mp4(*tracks: bytes, seconds: float = 1.5) -> bytes:
-    times = struct.pack(">IIIII", 0, 0, 0, 600, int(seconds * 600)) + bytes(80)
+def an_mp4(*tracks: bytes, seconds: float = 1.5, scale: int = 600) -> bytes:
+    times = struct.pack(">IIIII", 0, 0, 0, scale, int(seconds * scale)) + bytes(80)
     return (
         box(b"ftyp", b"isom", bytes(4))
         + wide_box(b"mdat", bytes(1000))
@@ -107,6 +107,13 @@ def test_what_is_no_film_tells_nothing() -> None:
 def test_what_is_beyond_belief_is_not_believed_and_the_rest_is() -> None:
     assert film(Held(an_mp4(track(640, 480), seconds=4_000_000)), MP4) == Film(Dimensions(640, 480))
     assert film(Held(an_mp4(track(0, 480))), MP4) == Film(None, 1.5)
+
+
+def test_a_film_that_says_that_its_length_is_not_known_has_none() -> None:
+    scale = 90_000  # at which all ones are 13 hours
+    unknown = an_mp4(track(640, 480), seconds=(2**32 - 1) / scale, scale=scale)
+    assert b"\xff" * 4 in unknown
+    assert film(Held(unknown), MP4) == Film(Dimensions(640, 480))
 
 
 HOSTILE = {
