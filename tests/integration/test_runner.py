@@ -147,6 +147,28 @@ async def test_a_shutdown_hands_its_runs_to_the_next_runner_at_once(world: Runne
         await eventually(lambda: next_one.done == ["g1"], deadline_s=10)
 
 
+@pytest.mark.parametrize("max_workers", [8, 64])
+async def test_a_shutdown_while_work_keeps_coming_leaves_none_of_it_behind(
+    world: RunnerWorld, max_workers: int
+) -> None:
+    ids = {f"g{number}" for number in range(60)}
+    policy = DeliveryPolicy(ack_wait_s=60)
+    pausing = Work()
+    async with world.running(pausing, policy, max_workers=max_workers) as (_, interruptions):
+
+        async def pauses(_generation_id: str) -> None:
+            await interruptions.pause(60)
+
+        pausing.script = pauses
+        for generation_id in ids:
+            await world.request(generation_id)
+        await eventually(lambda: len(pausing.begun) >= 8)
+
+    next_one = Work()
+    async with world.running(next_one, policy):
+        await eventually(lambda: set(next_one.done) == ids)
+
+
 async def test_a_run_whose_generation_ended_elsewhere_does_not_wait_for_its_next_poll(
     world: RunnerWorld,
 ) -> None:

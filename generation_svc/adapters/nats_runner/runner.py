@@ -40,6 +40,9 @@ AFTERCARE_DURABLE = "generation-aftercare"
 # What the provider is asked after the end is asked for within minutes of it, or not at all.
 _AFTERCARE_LOOKS_BACK = timedelta(days=1)
 
+# How long a pull waits for a message; stopping waits for the last one.
+_PULL_S = 1.0
+
 # What NATS going away, coming back, refusing or forgetting looks like from here.
 BROKEN = (nats.errors.Error, OSError, TimeoutError)
 
@@ -123,6 +126,7 @@ class Runner:
             logger=None,
             decoder=_whole_message,
         )
+        pulls: list[_PatientSubscription] = []
         try:
             async with asyncio.timeout(10):
                 connection = await broker.connect()
@@ -138,10 +142,10 @@ class Runner:
                     self._subscriber(broker, RETRY_DURABLE, retries, self.deliveries.on_retry),
                 ]
                 await broker.start()
-                for subscriber in subscribers:
-                    _be_patient(subscriber)
+                pulls = [_be_patient(subscriber) for subscriber in subscribers]
             yield jetstream
         finally:
+            await asyncio.gather(*(pull.end() for pull in pulls))
             await _stop(broker)
 
     def _subscriber(
@@ -159,7 +163,7 @@ class Runner:
             durable=durable,
             # One message a pull: a message that is pulled and has no worker yet would wait
             # without a sign of life, and be delivered a second time.
-            pull_sub=PullSub(batch_size=1, timeout=5.0),
+            pull_sub=PullSub(batch_size=1, timeout=_PULL_S),
             max_workers=self.settings.max_workers,
             ack_policy=AckPolicy.MANUAL,
         )
@@ -284,24 +288,44 @@ async def _whole_message(message: NatsMessage) -> NatsMessage:
 
 
 class _PatientSubscription:
-    """A pull subscription that waits after an error.
+    """A pull subscription that waits after an error, and ends with no message on its way.
 
     FastStream pulls in a loop that swallows errors: on a closed connection or a deleted consumer
-    that loop never yields, and freezes the process.
+    that loop never yields, and freezes the process. When it stops, it drops the subscription while
+    the server still answers its last pull: that message would wait for its whole ack_wait.
     """
 
     def __init__(self, inner: JetStreamContext.PullSubscription, wait_s: float = 0.5) -> None:
         self._inner = inner
         self._wait_s = wait_s
+        self._ending = False
+        self._ended = asyncio.Event()
 
     async def fetch(self, *, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109 - FastStream's call
+        if self._ending:
+            # It calls again when the message of the call before has a worker.
+            self._ended.set()
+            await asyncio.sleep(self._wait_s)
+            return []
         try:
-            return await self._inner.fetch(batch=batch, timeout=timeout)
+            messages = await self._inner.fetch(batch=batch, timeout=timeout)
+            if self._ending:
+                for message in messages:
+                    await message.nak()
+                return []
         except nats.errors.TimeoutError:
             raise  # nothing came within the pull's own time: that was wait enough
         except nats.errors.Error:
             await asyncio.sleep(self._wait_s)
             raise
+        return messages
+
+    async def end(self) -> None:
+        """Pull no more; return when the last pull's message has a worker, or after two pulls."""
+        self._ending = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * _PULL_S):
+                await self._ended.wait()
 
     async def unsubscribe(self) -> None:
         # A connection that is closed has no subscriptions left; FastStream's stop ends there.
@@ -309,6 +333,8 @@ class _PatientSubscription:
             await self._inner.unsubscribe()
 
 
-def _be_patient(subscriber: Any) -> None:  # noqa: ANN401 - FastStream does not export the class
+def _be_patient(subscriber: Any) -> _PatientSubscription:  # noqa: ANN401 - FastStream does not export the class
     inner = cast("JetStreamContext.PullSubscription", subscriber.subscription)
-    subscriber.subscription = _PatientSubscription(inner)
+    patient = _PatientSubscription(inner)
+    subscriber.subscription = patient
+    return patient
