@@ -26,9 +26,9 @@ from generation_svc.application.finish_generation import FinishGeneration
 from generation_svc.application.run_generation import RunGeneration, RunPolicy
 from generation_svc.read_model.model import NAME, GenerationModel
 from generation_svc.read_model.queries import GenerationQueries
+from shared.archive.opening import archived_log
 from shared.contracts.codec import Codec
 from shared.contracts.events import GenerationRequested
-from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
 from shared.messaging.connection import connected
@@ -104,7 +104,7 @@ class Service:
             for provider in providers.values():
                 stack.push_async_callback(provider.aclose)
 
-            log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
+            log = await stack.enter_async_context(archived_log(connection, settings))
             projector = Projector(
                 dsn,
                 log,

@@ -11,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.archive.archive import Archive
+from shared.archive.opening import archived_log
+from shared.archive.trimmed import TrimmedIndex
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.event_log.jetstream_trim import TrimmableStream
 from shared.media.copier import media_copier
 from shared.messaging.connection import connected
 from shared.object_store.attended import attended_bucket
@@ -31,6 +34,7 @@ from storage_svc.application.backlog import BacklogUnavailable
 from storage_svc.application.recording import Recorder
 from storage_svc.application.retry_outputs import RetryOutputs
 from storage_svc.application.store_output import StoreOutput
+from storage_svc.application.trimming import Trimmer
 from storage_svc.application.workers import Workers, WorkerSettings
 from storage_svc.domain.policies import Refetching
 from storage_svc.read_model.model import NAME, BacklogModel
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from asyncpg import Pool, Record
     from nats.aio.client import Client
 
+    from shared.archive.archived_log import ArchivedLog
     from shared.archive.settings import ArchiveSettings
     from shared.object_store.settings import S3Settings
     from shared.settings import LogSettings
@@ -67,7 +72,7 @@ class Service:
     settings: StorageSettings
     owner: str
     connection: Client
-    log: JetStreamLog
+    log: ArchivedLog
     pool: Pool[Record]
     backlog: PostgresBacklog
     report: PostgresReport
@@ -90,7 +95,7 @@ class Service:
                 connected(settings.nats_url.split(","), name="velro storage_svc")
             )
             await ensure_stream(connection, StreamDeclaration.of(settings))
-            log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
+            log = await stack.enter_async_context(archived_log(connection, settings))
             pool = await open_pool(
                 dsn, schema=NAME, application_name="velro storage_svc", max_size=8
             )
@@ -247,7 +252,34 @@ async def archiver_of(
 
 
 @asynccontextmanager
-async def log_of(settings: LogSettings) -> AsyncGenerator[JetStreamLog]:
+async def trimmer_of(
+    settings: StorageSettings, bucket: S3Settings, archive: ArchiveSettings, *, after: timedelta
+) -> AsyncGenerator[Trimmer]:
+    """Who lets settled generations leave the stream, with connections of its own.
+
+    Raises:
+        BrokerUnavailable: no NATS.
+        KeysUnreadable: the settings name files of keys, which hold none.
+    """
+    async with (
+        connected(settings.nats_url.split(","), name="velro trimmer") as connection,
+        archived_log(connection, settings) as whole,
+        s3_object_store(bucket) as store,
+    ):
+        yield Trimmer(
+            JetStreamLog(connection, settings.subjects, stream=settings.stream),
+            whole,
+            Archive(store, settings.stream, archive),
+            TrimmedIndex(connection, settings.subjects, settings.stream),
+            TrimmableStream(connection, settings.stream),
+            settings.subjects,
+            after,
+            clock=now,
+        )
+
+
+@asynccontextmanager
+async def log_of(settings: LogSettings) -> AsyncGenerator[ArchivedLog]:
     """The log alone, for who only appends to it; its stream is made where there is none.
 
     Raises:
@@ -256,4 +288,5 @@ async def log_of(settings: LogSettings) -> AsyncGenerator[JetStreamLog]:
     """
     async with connected(settings.nats_url.split(","), name="velro storage_svc") as connection:
         await ensure_stream(connection, StreamDeclaration.of(settings))
-        yield JetStreamLog(connection, settings.subjects, stream=settings.stream)
+        async with archived_log(connection, settings) as log:
+            yield log

@@ -23,6 +23,7 @@ from storage_svc.programs.initialising import init
 from storage_svc.programs.listing import backlog
 from storage_svc.programs.migrating import migrate, retry
 from storage_svc.programs.serving import serve
+from storage_svc.programs.trimming import trim
 from storage_svc.settings import CopySettings, StorageSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -92,6 +93,25 @@ def archive_command(
     run(
         program(settings_of(StorageSettings), settings_of(S3Settings), settings_of(ArchiveSettings))
     )
+
+
+@app.command("trim")
+def trim_command(
+    *,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0, help="Settled for so long; else VELRO_ARCHIVE_TRIM_AFTER_DAYS."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what may leave.")] = False,
+    as_json: JSON = False,
+) -> None:
+    """Let the events of settled generations leave the stream; the archive has them.
+
+    The service does it too, about every hour, where VELRO_ARCHIVE_TRIM_AFTER_DAYS is set.
+    """
+    archive = settings_of(ArchiveSettings)
+    settings, bucket = settings_of(StorageSettings), settings_of(S3Settings)
+    run(trim(settings, bucket, archive, days=days, dry_run=dry_run, as_json=as_json))
 
 
 @app.command("import")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.archive.archive import Archive
 from shared.archive.archived_log import ArchivedLog
 from shared.archive.settings import ArchiveSettings
+from shared.archive.trimmed import TrimmedIndex
 from shared.contracts.envelope import Context, seal
 from shared.contracts.events import GenerationCancelled
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.event_log.jetstream_trim import TrimmableStream
 from shared.messaging.connection import connected
 from shared.object_store.s3 import s3_object_store
 from storage_svc.application.archiving import Archiver
+from storage_svc.application.trimming import Trimmer
 from tests.object_stores import settings_for
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from shared.archive.manifest import Entry
     from shared.event_log.port import RawRecord, WholeRecord
     from shared.object_store.s3 import S3ObjectStore
+    from storage_svc.application.trimming import Cut
     from velro.stack.seaweedfs import S3Address
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -51,6 +55,39 @@ class Archived:
     @property
     def archived_log(self) -> ArchivedLog:
         return ArchivedLog(self.log, self.archive)
+
+    @property
+    def index(self) -> TrimmedIndex:
+        subjects = Subjects(self.stream.lower())
+        return TrimmedIndex(self.connection, subjects, self.stream, look_again_s=0.01)
+
+    @property
+    def whole_log(self) -> ArchivedLog:
+        """As the services have it."""
+        return ArchivedLog(self.log, self.archive, trimmed=self.index, from_archive=False)
+
+    def trimmer(self, *, after: timedelta = timedelta(days=1)) -> Trimmer:
+        return Trimmer(
+            self.log,
+            self.whole_log,
+            self.archive,
+            self.index,
+            TrimmableStream(self.connection, self.stream),
+            Subjects(self.stream.lower()),
+            after,
+            clock=lambda: datetime.now(UTC),
+        )
+
+    async def trim(self, *, after: timedelta = timedelta(days=1)) -> Cut:
+        """Let go all that may; the last cut, with the reason."""
+        trimmer = self.trimmer(after=after)
+        async with aclosing(trimmer.cuts()) as cuts:
+            async for cut in cuts:
+                if cut.events:
+                    await trimmer.carry_out(cut)
+                if cut.stays is not None:
+                    return cut
+        raise AssertionError("no cut said why it was the last one")
 
     async def declare(self) -> None:
         subjects = Subjects(self.stream.lower())

@@ -14,16 +14,14 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from shared.archive.archive import Archive
 from shared.archive.errors import ArchiveDamaged, ArchiveForked
+from shared.archive.opening import archived_log
+from shared.archive.opening import opened_archive as archive_of
 from shared.archive.restoring import compare
 from shared.archive.segment import whole_records
-from shared.archive.settings import ArchiveSettings
 from shared.errors import TryLater
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
-from shared.object_store.s3 import s3_object_store
-from shared.object_store.settings import S3Settings
 from shared.program import run, settings_of
 from shared.settings import LogSettings
 from velro.options import AsJson, use_environment
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
+    from shared.archive.archive import Archive
+    from shared.archive.archived_log import ArchivedLog
     from shared.archive.manifest import Entry
 
 EXIT_DAMAGED: Final = 1
@@ -42,11 +42,17 @@ app = typer.Typer(no_args_is_help=True, help="The log's archive in the bucket: r
 
 @dataclass(frozen=True, slots=True)
 class OpenedLog:
-    """The log, and the connection that it is read over."""
+    """The log, and the connection that it is read over.
+
+    Attributes:
+        log: what is in the stream.
+        whole: the same, and before it what was trimmed.
+    """
 
     settings: LogSettings
     connection: Client
     log: JetStreamLog
+    whole: ArchivedLog
 
 
 @asynccontextmanager
@@ -56,9 +62,8 @@ async def opened_archive() -> AsyncGenerator[Archive]:
     Raises:
         KeysUnreadable: the settings name files of keys, which hold none.
     """
-    log = settings_of(LogSettings)
-    async with s3_object_store(settings_of(S3Settings)) as bucket:
-        yield Archive(bucket, log.stream, settings_of(ArchiveSettings))
+    async with archive_of(settings_of(LogSettings).stream) as archive:
+        yield archive
 
 
 @asynccontextmanager
@@ -71,7 +76,8 @@ async def opened_log(name: str) -> AsyncGenerator[OpenedLog]:
     settings = settings_of(LogSettings)
     async with connected(settings.nats_url.split(","), name=name) as connection:
         log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
-        yield OpenedLog(settings, connection, log)
+        async with archived_log(connection, settings) as whole:
+            yield OpenedLog(settings, connection, log, whole)
 
 
 @app.command("ls")

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.event_log.jetstream import JetStreamLog
+from shared.archive.opening import archived_log
 from shared.messaging.connection import connected
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.program import run
@@ -112,8 +112,10 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
     except POSTGRES_AWAY as error:
         raise ReadModelAway(f"{name}: {type(error).__name__}: {error}") from error
     try:
-        async with connected(settings.nats_url.split(","), name="velro parked") as nats:
-            log = JetStreamLog(nats, settings.subjects, stream=settings.stream)
+        async with (
+            connected(settings.nats_url.split(","), name="velro parked") as nats,
+            archived_log(nats, settings) as log,
+        ):
             await read_checkpoint(connection)
             yield ParkingPlace(connection, where.model, log, Decoding(settings.subjects))
     except POSTGRES_AWAY as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared.archive.archived_log import ArchivedLog
-from shared.event_log.jetstream import JetStreamLog
+from shared.archive.opening import archived_log
 from shared.event_log.jetstream_api import ApiError, NoAnswer
 from shared.event_log.jetstream_stream import stream_state
 from shared.event_log.port import LogUnavailable
@@ -19,7 +18,6 @@ from shared.projection.rebuild import Rebuilt, replay
 from shared.projection.rebuild_only import RebuiltOnly, generations_of, rebuild_only
 from shared.projection.rebuild_schemas import GRACE
 from shared.projection.rebuild_undo import undo
-from velro.archiving import opened_archive
 from velro.read_models import ReadModelName, ReadModelPlace, read_model_of
 
 if TYPE_CHECKING:
@@ -29,26 +27,23 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from rich.console import Console
 
-    from shared.event_log.port import EventLog
+    from shared.archive.archived_log import ArchivedLog
     from shared.projection.rebuild import Progress as Replayed
     from shared.settings import LogSettings
 
 
 @asynccontextmanager
-async def log_of(settings: LogSettings, *, from_archive: bool = False) -> AsyncGenerator[EventLog]:
+async def log_of(
+    settings: LogSettings, *, from_archive: bool = False
+) -> AsyncGenerator[ArchivedLog]:
     """The log, over a connection of this command's own.
 
     What is archived is read from the bucket where that is wished, or where the stream no longer
     has its beginning.
     """
-    async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(
-            connected(settings.nats_url.split(","), name="velro replay")
-        )
-        log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
-        if from_archive or await _trimmed(connection, settings.stream):
-            yield ArchivedLog(log, await stack.enter_async_context(opened_archive()))
-        else:
+    async with connected(settings.nats_url.split(","), name="velro replay") as connection:
+        from_archive = from_archive or await _trimmed(connection, settings.stream)
+        async with archived_log(connection, settings, from_archive=from_archive) as log:
             yield log
 
 
@@ -172,7 +167,7 @@ async def only_with_bar(
 
 async def _only(
     place: ReadModelPlace,
-    log: EventLog,
+    log: ArchivedLog,
     progress: Progress,
     generation_ids: Sequence[str],
     user_id: str | None,
@@ -199,7 +194,7 @@ async def _only(
             place.model,
             decoding,
             sorted(wanted),
-            by_reading=isinstance(log, ArchivedLog),
+            by_reading=log.from_archive,
             on_progress=lambda done, total: bar(done, total, 0),
         )
 

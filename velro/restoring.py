@@ -35,10 +35,12 @@ class Plan:
 
     Attributes:
         head: the archive's end.
-        present: events that the stream has already, as the archive has them.
+        first: where the stream begins; later than 1 where it was trimmed.
+        present: up to where the stream has events already, as the archive has them.
     """
 
     head: Entry
+    first: int
     present: int
 
     @property
@@ -65,7 +67,8 @@ async def _restored(console: Console, *, dry_run: bool) -> None:
         if head is None:
             raise NothingArchived(f"there is no archive under {archive.root}/ in the bucket")
         await ensure_stream(opened.connection, StreamDeclaration.of(opened.settings))
-        plan = Plan(head, await _compared(opened, archive, console))
+        first = await opened.log.first_position()
+        plan = Plan(head, first, await _compared(opened, archive, console))
         _tell(plan, opened, console)
         if dry_run or not plan.missing:
             return
@@ -90,8 +93,10 @@ def _tell(plan: Plan, opened: OpenedLog, console: Console) -> None:
         f"  the archive holds {head.last:,} events in {head.number:,} segments, "
         f"stored until {head.last_stored_at:%Y-%m-%d %H:%M:%S} UTC"
     )
+    held = max(plan.present - plan.first + 1, 0)
+    trimmed = f" (those before {plan.first:,} were trimmed)" if plan.first > 1 else ""
     console.print(
-        f"  stream {opened.settings.stream} holds {plan.present:,}; "
+        f"  stream {opened.settings.stream} holds {held:,}{trimmed}; "
         f"{plan.missing:,} are to be brought back"
         + (f", from position {plan.present + 1:,} on" if plan.missing else ": nothing to do")
     )

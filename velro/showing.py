@@ -55,7 +55,7 @@ def diff(
 
 async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
     async with opened_log("velro show") as opened:
-        events = await history(opened.log, generation_id)
+        events = await history(opened.whole, generation_id)
     row = folded(events if at is None else until(events, moment(at)))
     if row is None:
         when = "" if at is None or not events else f" at {at}"
@@ -79,7 +79,7 @@ async def _differences(generation_id: str, begin: str, end: str, *, as_json: boo
     if not _in_order(first, last):
         raise NoMoment(f"{begin} comes after {end}: name the earlier one first")
     async with opened_log("velro diff") as opened:
-        events = await history(opened.log, generation_id)
+        events = await history(opened.whole, generation_id)
     if not events:
         raise UnknownGeneration(f"the log has no generation {generation_id}")
     found = changes(events, first, last)

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from shared.contracts.envelope import Envelope
-    from shared.event_log.jetstream import JetStreamLog
-    from shared.event_log.port import RawRecord
+    from shared.event_log.port import EventLog, RawRecord
 
 _LAST: Final = 20
 
@@ -132,7 +131,7 @@ async def _told(
 
     async with opened_log("velro tail") as opened:
         end = await opened.log.last_position()
-        async with aclosing(_records(opened.log, wanted, until=end)) as records:
+        async with aclosing(_records(opened.whole, wanted, until=end)) as records:
             async for record in records:
                 if (line := told(record)) is not None:
                     if last is None:
@@ -142,12 +141,10 @@ async def _told(
         for line in kept:
             _write(line)
         if follow:
-            await _followed(opened.log, end, told)
+            await _followed(opened.whole, end, told)
 
 
-async def _records(
-    log: JetStreamLog, wanted: Wanted, *, until: int
-) -> AsyncGenerator[RawRecord, None]:
+async def _records(log: EventLog, wanted: Wanted, *, until: int) -> AsyncGenerator[RawRecord, None]:
     begin = wanted.begin if isinstance(wanted.begin, int) else 1
     end = min(wanted.end, until) if isinstance(wanted.end, int) else until
     if max(begin, 1) > end:
@@ -158,7 +155,7 @@ async def _records(
                 yield record
 
 
-async def _followed(log: JetStreamLog, after: int, told: Callable[[RawRecord], str | None]) -> None:
+async def _followed(log: EventLog, after: int, told: Callable[[RawRecord], str | None]) -> None:
     sys.stdout.flush()
 
     async def follow() -> None:

@@ -136,6 +136,23 @@ class Archive:
             async for batch in source:
                 yield batch
 
+    async def records_at(self, positions: Sequence[int]) -> list[RawRecord]:
+        """The records of some positions, in order. Each segment that holds one is read whole.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: a segment is missing or is not what was written, or none holds it.
+        """
+        found: list[RawRecord] = []
+        for link in await self.chain():
+            here = {each for each in positions if link.first <= each <= link.last}
+            if here:
+                content = await self.content(await self.entry(link))
+                found += [record for record in raw_records(content) if record.position in here]
+        if missing := set(positions) - {record.position for record in found}:
+            raise ArchiveDamaged(f"the archive has no event at position {min(missing)}")
+        return found
+
     async def read_whole(
         self, *, after: int, until: int | None = None
     ) -> AsyncGenerator[Sequence[WholeRecord], None]:

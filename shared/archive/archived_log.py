@@ -1,30 +1,35 @@
-"""The log with its archive before it: what is archived is read from there."""
+"""The log with its archive before it: one history, whatever of it is still in the stream."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.archive.errors import ArchiveForked
 from shared.archive.segment import record_sha256
-from shared.event_log.port import EventLog
+from shared.contracts.codec import Codec, Undecodable
+from shared.contracts.envelope import Recorded
+from shared.event_log.port import (
+    Added,
+    CorruptRecord,
+    EventLog,
+    History,
+    LogMismatch,
+    LogUnavailable,
+)
+from shared.object_store.port import StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 
-    from shared.archive.archive import Archive
     from shared.archive.manifest import Entry
+    from shared.archive.trimmed import Departed, TrimmedIndex
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import Family
-    from shared.event_log.port import (
-        Added,
-        Addition,
-        Appended,
-        ExpectedVersion,
-        History,
-        RawRecord,
-        WholeRecord,
-    )
+    from shared.event_log.port import Addition, Appended, ExpectedVersion, RawRecord, WholeRecord
+
+_ASKED_AT_ONCE: Final = 500
 
 
 class WholeLog(EventLog, Protocol):
@@ -32,6 +37,28 @@ class WholeLog(EventLog, Protocol):
 
     def read_whole(self, *, after: int, until: int) -> AsyncGenerator[Sequence[WholeRecord], None]:
         """As `EventLog.read`."""
+        ...
+
+    async def first_position(self) -> int:
+        """The first position that the log itself still has."""
+        ...
+
+
+class ReadableArchive(Protocol):
+    """What is read of `shared.archive.archive.Archive`."""
+
+    async def head(self) -> Entry | None:
+        """The newest entry; None in an empty archive."""
+        ...
+
+    def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        """Records after a position."""
+        ...
+
+    async def records_at(self, positions: Sequence[int]) -> list[RawRecord]:
+        """The records of some positions, in order."""
         ...
 
 
@@ -61,11 +88,26 @@ async def see_that_they_agree(log: WholeLog, head: Entry) -> None:
 
 
 class ArchivedLog:
-    """`EventLog` that reads what is archived from the archive, and the rest from the log."""
+    """`EventLog` on a log and its archive.
 
-    def __init__(self, log: WholeLog, archive: Archive) -> None:
+    Attributes:
+        from_archive: everything that is archived is read from there. Else that is read from there
+            which was trimmed, and what was taken away in any other way is missed.
+    """
+
+    def __init__(
+        self,
+        log: WholeLog,
+        archive: ReadableArchive,
+        *,
+        trimmed: TrimmedIndex | None = None,
+        from_archive: bool = True,
+    ) -> None:
         self._log = log
         self._archive = archive
+        self._trimmed = trimmed
+        self._codec = Codec()
+        self.from_archive = from_archive
 
     async def append(
         self,
@@ -78,13 +120,33 @@ class ArchivedLog:
         """See `EventLog.append`."""
         return await self._log.append(family, generation_id, events, expected=expected)
 
-    def append_all(self, additions: AsyncIterable[Addition]) -> AsyncGenerator[Added, None]:
-        """See `EventLog.append_all`."""
-        return self._log.append_all(additions)
+    async def append_all(self, additions: AsyncIterable[Addition]) -> AsyncGenerator[Added, None]:
+        """See `EventLog.append_all`. Of what was trimmed nothing is written a second time."""
+        if self._trimmed is None or not await self._trimmed.through():
+            async with aclosing(self._log.append_all(additions)) as source:
+                async for added in source:
+                    yield added
+            return
+        some: list[Addition] = []
+        async for addition in additions:
+            some.append(addition)
+            if len(some) == _ASKED_AT_ONCE:
+                async for added in self._added(some, self._trimmed):
+                    yield added
+                some = []
+        async for added in self._added(some, self._trimmed):
+            yield added
 
     async def load(self, family: Family, generation_id: str) -> History:
-        """See `EventLog.load`."""
-        return await self._log.load(family, generation_id)
+        """See `EventLog.load`. The version is the one to append against, 0 where all was trimmed.
+
+        Raises:
+            ArchiveDamaged: the archive does not have what it should.
+        """
+        history = await self._log.load(family, generation_id)
+        # Asked after the stream: what has left it by then is in the index.
+        departed = await self._trimmed.of(generation_id) if self._trimmed else None
+        return history if departed is None else await self._joined(family, departed, history)
 
     async def read(
         self, *, after: int, until: int | None = None
@@ -96,18 +158,116 @@ class ArchivedLog:
             StoreFailed: the bucket gave no answer.
         """
         position = after
-        head = await self._archive.head()
-        if head is not None and head.last > after:
-            await see_that_they_agree(self._log, head)
-            async with aclosing(self._archive.read(after=after, until=until)) as archived:
-                async for records in archived:
-                    position = records[-1].position
-                    yield records
-        if until is None or position < until:
-            async with aclosing(self._log.read(after=position, until=until)) as rest:
-                async for records in rest:
-                    yield records
+        while until is None or position < until:
+            if self.from_archive or await self._is_trimmed(position + 1):
+                async with aclosing(self._archived(position, until)) as archived:
+                    async for records in archived:
+                        position = records[-1].position
+                        yield records
+                if until is not None and position >= until:
+                    return
+            try:
+                async with aclosing(self._log.read(after=position, until=until)) as rest:
+                    async for records in rest:
+                        position = records[-1].position
+                        yield records
+            except LogMismatch:
+                # What comes next may have been trimmed while this reader was slow.
+                if self.from_archive or not await self._is_trimmed(position + 1):
+                    raise
 
     async def last_position(self) -> int:
         """See `EventLog.last_position`."""
         return await self._log.last_position()
+
+    async def _is_trimmed(self, position: int) -> bool:
+        """Whether it left the stream on purpose, and the archive has it.
+
+        Raises:
+            ArchiveDamaged, ArchiveForked: it should have it, and has not.
+        """
+        if self._trimmed is None or position >= await self._log.first_position():
+            return False
+        if position > await self._trimmed.through():
+            return False
+        head = await self._archive.head()
+        if head is None or head.last < position:
+            raise ArchiveForked(
+                f"position {position} was trimmed from the log, and the archive ends at "
+                f"{head.last if head else 0}: the archive was lost, or is another one"
+            )
+        return True
+
+    async def _archived(
+        self, after: int, until: int | None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        head = await self._archive.head()
+        if head is None or head.last <= after:
+            return
+        await see_that_they_agree(self._log, head)
+        async with aclosing(self._archive.read(after=after, until=until)) as archived:
+            async for records in archived:
+                yield records
+
+    async def _joined(self, family: Family, departed: Departed, history: History) -> History:
+        there = {event.position for event in history.events}
+        missing = [position for position in departed.of(family) if position not in there]
+        if not missing:
+            return history
+        try:
+            records = await self._archive.records_at(missing)
+        except StoreFailed as error:
+            raise LogUnavailable(
+                f"events up to position {missing[-1]} are in the archive alone, and the bucket "
+                f"gives no answer: {error}"
+            ) from error
+        events = [self._recorded(record) for record in records]
+        return History(
+            tuple(sorted((*events, *history.events), key=lambda event: event.position)),
+            history.version,
+        )
+
+    def _recorded(self, record: RawRecord) -> Recorded:
+        try:
+            return Recorded(record.position, self._codec.decode(record.data))
+        except Undecodable as error:
+            raise CorruptRecord(f"position {record.position}, {record.subject}: {error}") from error
+
+    async def _added(
+        self, additions: Sequence[Addition], trimmed: TrimmedIndex
+    ) -> AsyncGenerator[Added, None]:
+        departed = await trimmed.of_each(list({each.generation_id for each in additions}))
+        runs = groupby(additions, key=lambda each: _has_departed(each, departed))
+        for has_departed, run in runs:
+            if has_departed:
+                for addition in run:
+                    yield await self._compared(addition)
+            else:
+                async with aclosing(self._log.append_all(_given(list(run)))) as source:
+                    async for added in source:
+                        yield added
+
+    async def _compared(self, addition: Addition) -> Added:
+        """What became of an addition to an aggregate that has a history which it did not expect."""
+        history = await self.load(addition.family, addition.generation_id)
+        held = {event.envelope.id for event in history.events}
+        known = [event.id in held for event in addition.events]
+        if all(known):
+            return Added(1, 0, 0, len(known))
+        # A version of 0 is that of a history of which nothing is left in the stream, too.
+        if any(known) or addition.expected not in {None, history.version or None}:
+            return Added(1, 0, 0, 0, (addition,))
+        written = await self._log.append(
+            addition.family, addition.generation_id, addition.events, expected=history.version
+        )
+        return Added(1, written.position, len(known), 0)
+
+
+def _has_departed(addition: Addition, departed: Mapping[str, Departed]) -> bool:
+    found = departed.get(addition.generation_id)
+    return found is not None and bool(found.of(addition.family))
+
+
+async def _given(additions: Sequence[Addition]) -> AsyncGenerator[Addition, None]:
+    for addition in additions:
+        yield addition

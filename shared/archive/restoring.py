@@ -33,18 +33,24 @@ class Compared:
     until: int
 
 
-async def compare(log: WholeLog, archive: Archive) -> AsyncGenerator[Compared, None]:
+async def compare(
+    log: WholeLog, archive: Archive, *, until: int | None = None
+) -> AsyncGenerator[Compared, None]:
     """Compare every event that both have, by its hash, a batch at a time.
+
+    With `until`, those up to this position.
 
     Raises:
         ArchiveForked: they differ; the message says from which position on.
         ArchiveDamaged, StoreFailed, LogUnavailable: one of them cannot be read.
     """
     head = await archive.head()
-    until = min(await log.last_position(), head.last if head else 0)
+    after = await log.first_position() - 1
+    both = min(await log.last_position(), head.last if head else 0)
+    until = both if until is None else min(until, both)
     async with (
-        aclosing(archive.read_whole(after=0, until=until)) as kept,
-        aclosing(log.read_whole(after=0, until=until)) as source,
+        aclosing(archive.read_whole(after=after, until=until)) as kept,
+        aclosing(log.read_whole(after=after, until=until)) as source,
     ):
         present = _one_by_one(source)
         async for records in kept:

@@ -16,6 +16,8 @@ class ArchiveSettings(BaseSettings):
         prefix: what its keys begin with.
         segment_bytes: events of so many bytes, before they are compressed, make a segment.
         segment_age_s: what is in the log for so long is archived, however little it is.
+        trim_after_days: events of generations that are settled for so long leave the stream, and
+            are in the archive alone; None: all stay.
     """
 
     model_config = SettingsConfigDict(env_prefix="VELRO_ARCHIVE_", extra="ignore")
@@ -24,3 +26,4 @@ class ArchiveSettings(BaseSettings):
     prefix: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "velro-log"
     segment_bytes: PositiveInt = 16 * 1024 * 1024
     segment_age_s: PositiveFloat = 300.0
+    trim_after_days: PositiveFloat | None = None

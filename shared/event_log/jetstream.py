@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import Family
     from shared.contracts.subjects import Subjects
+    from shared.event_log.jetstream_stream import StreamState
     from shared.event_log.port import Added, Addition, RawRecord, WholeRecord
 
 
@@ -135,11 +136,21 @@ class JetStreamLog:
 
     async def last_position(self) -> int:
         """See `EventLog.last_position`."""
+        return (await self._state()).last
+
+    async def first_position(self) -> int:
+        """The first position that the stream still has; in an empty one, that of the next event.
+
+        Raises:
+            LogUnavailable: no answer.
+        """
+        return (await self._state()).first
+
+    async def _state(self) -> StreamState:
         try:
-            state = await stream_state(self._connection, self._stream, timeout_s=self._timeout_s)
+            return await stream_state(self._connection, self._stream, timeout_s=self._timeout_s)
         except (NoAnswer, ApiError) as error:
             raise LogUnavailable(f"stream {self._stream}: {error}") from error
-        return state.last
 
     async def _repeated(
         self, subject: str, ids: Sequence[str], refusal: VersionConflict | AlreadyThere

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,7 +13,7 @@ from shared.program import on_signals
 from shared.projection.errors import NotReached
 from shared.serving import serving
 from storage_svc.adapters.http_health import Health, health_app
-from storage_svc.composition import Service, archiver_of
+from storage_svc.composition import Service, archiver_of, trimmer_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -67,17 +68,28 @@ async def serve(settings: StorageSettings, copying: CopySettings, archive: Archi
 async def _archiving(
     settings: StorageSettings, copying: CopySettings, archive: ArchiveSettings
 ) -> AsyncGenerator[tuple[asyncio.Task[None], ...]]:
-    """Archive while the context is open, where settings say so. It may be cut off at any point."""
+    """Archive while the context is open, and trim, where settings say so.
+
+    Both may be cut off at any point.
+    """
     if not archive.enabled:
         yield ()
         return
-    async with archiver_of(settings, copying.bucket, archive) as archiver:
-        task = asyncio.create_task(archiver.run(), name="archiver")
+    async with AsyncExitStack() as stack:
+        archiver = await stack.enter_async_context(archiver_of(settings, copying.bucket, archive))
+        tasks = [asyncio.create_task(archiver.run(), name="archiver")]
+        if archive.trim_after_days is not None:
+            after = timedelta(days=archive.trim_after_days)
+            trimmer = await stack.enter_async_context(
+                trimmer_of(settings, copying.bucket, archive, after=after)
+            )
+            tasks.append(asyncio.create_task(trimmer.run(), name="trimmer"))
         try:
-            yield (task,)
+            yield tuple(tasks)
         finally:
-            task.cancel()
-            await asyncio.wait((task,))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
 
 async def _wake(workers: Workers, watch: PositionWatch) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from shared.event_log.jetstream import JetStreamLog
+from shared.archive.opening import archived_log
 from shared.event_log.port import LogMismatch
 from shared.messaging.connection import connected
 from shared.postgres.connecting import close, connect
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from asyncpg import Connection, Record
 
+    from shared.archive.archived_log import ArchivedLog
     from shared.projection.port import ReadModel
     from velro.read_models import ReadModelPlace
 
@@ -34,7 +35,7 @@ class Projection:
     """A read model between its log and its tables; one check at a time uses the connection."""
 
     model: ReadModel[Any]
-    log: JetStreamLog
+    log: ArchivedLog
     connection: Connection[Record]
     turn: asyncio.Lock
 
@@ -46,8 +47,10 @@ def projection_part(place: ReadModelPlace) -> Part[Any]:
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Projection]:
         servers = settings.nats_url.split(",")
-        async with connected(servers, name="velro doctor", timeout_s=5.0) as nats:
-            log = JetStreamLog(nats, settings.subjects, stream=settings.stream)
+        async with (
+            connected(servers, name="velro doctor", timeout_s=5.0) as nats,
+            archived_log(nats, settings) as log,
+        ):
             connection = await connect(
                 place.dsn, schema=model.name, application_name="velro doctor"
             )

@@ -101,7 +101,7 @@ class Judging:
         """
         left = iter(suspects)
         while ids := list(islice(left, _AT_ONCE)):
-            if isinstance(self._log, ArchivedLog):
+            if isinstance(self._log, ArchivedLog) and self._log.from_archive:
                 through = await _read_through(self._log, self._decoding, ids)
                 yield Judged(ids, await self._judged(through))
             else:
