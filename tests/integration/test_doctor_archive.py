@@ -11,6 +11,7 @@ import pytest
 from shared.archive.archive import Archive
 from shared.archive.settings import ArchiveSettings
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.event_log.jetstream_trim import TrimmableStream
 from shared.messaging.jetstream import jetstream_of
 from shared.object_store.s3 import s3_object_store
 from shared.settings import LogSettings
@@ -93,3 +94,22 @@ async def test_a_log_that_is_shorter_or_another_than_its_archive_is_red_with_wha
     assert "ends at position 0" in shorter.found
     assert "another one" in other.found
     assert "velro restore" in other.advice
+
+
+async def test_a_log_whose_beginning_is_in_no_archive_is_red(
+    here: World, nats_url: str, bucket: S3Address
+) -> None:
+    for number in range(4):
+        await here.say(f"g{number}", REQUESTED)
+    await archived(here, bucket)
+    await TrimmableStream(here.nats, here.stream).purge_until(2)
+    found = (await looked_at(here, nats_url, bucket))["log"]
+    assert found.level is Level.GREEN
+    assert "before 3 are in the archive alone" in found.found
+    async with s3_object_store(settings_for(bucket)) as store:
+        root = Archive(store, here.stream, ArchiveSettings()).root
+        for key in [key async for key in store.keys(f"{root}/")]:
+            await store.delete(key)
+    found = (await looked_at(here, nats_url, bucket))["log"]
+    assert found.level is Level.RED
+    assert "begins at position 3, and the archive ends at 0" in found.found

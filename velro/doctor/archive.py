@@ -64,6 +64,14 @@ def archive_part(log: LogSettings, bucket: S3Settings, settings: ArchiveSettings
 async def _log(archived: Archived) -> Verdict:
     try:
         head = await archived.archive.head()
+        first = await archived.log.first_position()
+        if first > (head.last + 1 if head else 1):
+            return red(
+                f"the log begins at position {first:,}, and the archive ends at "
+                f"{head.last if head else 0:,}: what is between them is in neither",
+                "bring the bucket's objects under the archive's prefix back, from its versions or "
+                "a backup, before anything is rebuilt",
+            )
         if head is None:
             return green("nothing is archived yet")
         await see_that_they_agree(archived.log, head)
@@ -76,7 +84,8 @@ async def _log(archived: Archived) -> Verdict:
         )
     except ArchiveDamaged as error:
         return red(f"{error}", "`velro archive verify` names what is damaged")
-    return green(f"the event at position {head.last} is the same in both")
+    trimmed = f"; those before {first:,} are in the archive alone" if first > 1 else ""
+    return green(f"the event at position {head.last} is the same in both{trimmed}")
 
 
 async def _age(archived: Archived) -> Verdict:
