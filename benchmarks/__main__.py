@@ -34,6 +34,7 @@ NAMES = (
     "migrate",
     "live_lag",
     "verify",
+    "verify_million",
     "recovery",
 )
 

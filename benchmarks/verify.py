@@ -1,7 +1,8 @@
 """`velro verify` on a log, two read models and a bucket that agree.
 
-What bounds it is shown beside it: reading and decoding the log in as many processes, and listing
-the bucket, which is SeaweedFS' own work on the same two cores.
+An aggregate is one subject of the log: a generation has one or two. What bounds it is shown beside
+it: reading and decoding the log in one process, and listing the bucket, which is SeaweedFS' own
+work on the same two cores.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import resource
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
@@ -20,7 +21,7 @@ import aiohttp
 
 from benchmarks.figures import Figure, middle
 from benchmarks.filling import fill
-from benchmarks.histories import events
+from benchmarks.histories import events as histories
 from benchmarks.nats import nats_with_log
 from generation_svc.read_model.model import GenerationModel
 from shared.contracts.events import GenerationCompleted, MediaStored
@@ -54,44 +55,52 @@ _BODY: Final = b"\x89PNG\r\n\x1a\n"
 
 
 async def measure(room: Path) -> list[Figure]:
-    """Generations a second, with the bucket and without, and memory of the largest helper."""
-    async with _agreeing(room) as places:
+    """Aggregates a second, with the bucket and without, and memory of the largest process."""
+    async with agreeing(room, events=_EVENTS, with_bucket=True) as agreed:
+        places = agreed.places
         rows: list[float] = []
         three: list[float] = []
-        memory = _Memory()
-        report = await verify(replace(places, bucket=None), Wanted(), tell=memory.look)
+        memory = Memory()
         cpu: list[float] = []
+        report = await verified(places, memory)
         for _ in range(_ROUNDS):
             before = _cpu_s()
-            rows.append(await _speed(replace(places, bucket=None)))
-            cpu.append((_cpu_s() - before) / report.generations * 1_000_000)
-            three.append(await _speed(places))
-        generations = report.generations
+            rows.append((await verified(replace(places, bucket=None), memory)).took_s)
+            cpu.append((_cpu_s() - before) / agreed.aggregates * 1_000_000)
+            three.append((await verified(places, memory)).took_s)
         read = await _read_and_decoded(places, report)
         listed = await _listed(places)
+    aggregates, generations = agreed.aggregates, report.generations
     return [
         Figure(
             "verify_rows",
-            "generations/s",
-            middle(rows),
-            {"the log read and decoded by one process": round(generations / read)},
+            "aggregates/s",
+            aggregates / middle(rows),
+            {
+                "generations": round(generations / middle(rows)),
+                "the log read and decoded by one process": round(aggregates / read),
+            },
         ),
         Figure(
             "verify",
-            "generations/s",
-            middle(three),
-            {"the bucket listed, and nothing else": round(generations / listed)},
+            "aggregates/s",
+            aggregates / middle(three),
+            {
+                "generations": round(generations / middle(three)),
+                "the bucket listed, and nothing else": round(aggregates / listed),
+            },
         ),
-        Figure("verify_rows_cpu", "us/generation", middle(cpu), {}),
-        Figure("verify_memory", "MiB", memory.largest_mib, {}),
+        Figure("verify_rows_cpu", "us/aggregate", middle(cpu), {}),
+        Figure("verify_memory", "MiB", memory.largest_mib, {"aggregates": aggregates}),
     ]
 
 
-async def _speed(places: Places) -> float:
-    report = await verify(places, Wanted())
+async def verified(places: Places, memory: Memory) -> Report:
+    """One run, which has to find nothing."""
+    report = await verify(places, Wanted(), tell=memory.look)
     if report.exit_code:
         raise AssertionError(f"what was made to agree does not: {report.as_data()}"[:2000])
-    return report.generations / report.took_s
+    return report
 
 
 async def _read_and_decoded(places: Places, report: Report) -> float:
@@ -118,25 +127,35 @@ def _cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-class _Memory:
-    """What the processes that help hold, at their largest."""
+class Memory:
+    """What the largest process holds: this one, or one that helps it."""
 
     def __init__(self) -> None:
         self.largest_mib = 0.0
 
     def look(self, _progress: Progress) -> None:
+        """Look now; called as a run gets on."""
         for status in Path("/proc").glob("[0-9]*/status"):
             command = status.with_name("cmdline")
             try:
-                if b"velro.verify.helping" in command.read_bytes():
+                helps = b"velro.verify.helping" in command.read_bytes()
+                if helps or status.parent.name == str(os.getpid()):
                     peak = status.read_text().partition("VmHWM:")[2].split()[0]
                     self.largest_mib = max(self.largest_mib, round(int(peak) / 1024, 1))
             except (OSError, IndexError):
                 continue  # it has just ended
 
 
+@dataclass(frozen=True)
+class Agreed:
+    """Three that agree, and how many subjects the log has."""
+
+    places: Places
+    aggregates: int
+
+
 @asynccontextmanager
-async def _agreeing(room: Path) -> AsyncGenerator[Places]:
+async def agreeing(room: Path, *, events: int, with_bucket: bool) -> AsyncGenerator[Agreed]:
     """The three, on servers of this benchmark's own."""
     postgres_port = ports.choose({"postgres": 25432}, room / "postgres-ports.json")["postgres"]
     server = PostgresServer(room, port=postgres_port, owned=True)
@@ -159,7 +178,8 @@ async def _agreeing(room: Path) -> AsyncGenerator[Places]:
         server.ensure_databases()
         nats = await stack.enter_async_context(nats_with_log(room))
         keys: list[str] = []
-        count = await fill(nats, _small(events(_EVENTS), keys))
+        subjects: set[int] = set()
+        count = await fill(nats, _small(histories(events), keys, subjects))
         log = JetStreamLog(nats, _SUBJECTS)
         assert await log.last_position() == count
         dsns = [
@@ -168,14 +188,18 @@ async def _agreeing(room: Path) -> AsyncGenerator[Places]:
         for dsn, model in zip(dsns, (GenerationModel(), BacklogModel()), strict=True):
             await replay(dsn, log, model, Decoding(_SUBJECTS))
         settings = S3Settings.model_validate(asdict(bucket.address))
-        await _put(f"http://127.0.0.1:{chosen['filer']}/buckets/{settings.bucket}", keys)
+        if with_bucket:
+            await _put(f"http://127.0.0.1:{chosen['filer']}/buckets/{settings.bucket}", keys)
         assert nats.connected_url is not None
         address = LogAddress(nats.connected_url.geturl(), "VELRO", _SUBJECTS)
-        yield Places(address, dsns, settings)
+        places = Places(address, dsns, settings if with_bucket else None)
+        yield Agreed(places, len(subjects))
 
 
-def _small(envelopes: Iterator[Envelope], keys: list[str]) -> Iterator[Envelope]:
-    """The same with objects of a few bytes, whose keys are noted.
+def _small(
+    envelopes: Iterator[Envelope], keys: list[str], subjects: set[int]
+) -> Iterator[Envelope]:
+    """The same with objects of a few bytes, whose keys are noted, as are hashes of subjects.
 
     All is said a year later than it was, after the objects are put, so that none looks as if it had
     been written over.
@@ -188,6 +212,7 @@ def _small(envelopes: Iterator[Envelope], keys: list[str]) -> Iterator[Envelope]
     later = timedelta(days=366)
     for envelope in envelopes:
         event = envelope.data
+        subjects.add(hash((event.family, envelope.subject)))
         match event:
             case GenerationCompleted():
                 outputs = tuple(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from tests.servers.port import OwnNats, OwnPostgres, OwnS3, Servers
     from velro.stack.seaweedfs import S3Address
+
+
+def pytest_configure() -> None:
+    # Whoever starts the tests in the background of a shell has them ignore SIGINT, and so would
+    # every program that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
