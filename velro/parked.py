@@ -87,7 +87,8 @@ def discard_command(
     """Leave the event that cannot be applied out of the read model for good; apply what follows.
 
     The log keeps it. A rebuild leaves it out too, until the decision is taken back with --undo
-    and the read model is rebuilt with `velro replay`.
+    and the read model is rebuilt with `velro replay`. Ends with 1 where a later event cannot be
+    applied either; that one is parked now.
     """
     if undo == bool(why):
         raise typer.BadParameter('give either --why "a reason" or --undo')
@@ -198,7 +199,10 @@ async def _retry(names: Sequence[ReadModelName], generation_id: str | None) -> i
 async def _discard(names: Sequence[ReadModelName], generation_id: str, why: str) -> int:
     by = f"{psutil.Process().username()}@{socket.gethostname()}"
     return await _settle(
-        names, generation_id, lambda place: place.discard(generation_id, why=why, by=by)
+        names,
+        generation_id,
+        lambda place: place.discard(generation_id, why=why, by=by),
+        left_out=1,
     )
 
 
@@ -206,13 +210,15 @@ async def _settle(
     names: Sequence[ReadModelName],
     generation_id: str,
     settle: Callable[[ParkingPlace], Awaitable[Retried]],
+    *,
+    left_out: int = 0,
 ) -> int:
     """Where it is parked; in several read models it may be."""
     results: list[int] = []
     for name in names:
         async with _place(name) as place:
             if await place.of(generation_id):
-                results.append(_told(name, await settle(place)))
+                results.append(_told(name, await settle(place), left_out=left_out))
     if not results:
         raise _nothing_of(generation_id)
     return max(results)
@@ -220,18 +226,27 @@ async def _settle(
 
 async def _undo(names: Sequence[ReadModelName], generation_id: str) -> None:
     console = Console()
+    any_taken_back = False
     for name in names:
         async with _place(name) as place:
             if taken_back := await place.undo_discard(generation_id):
+                any_taken_back = True
                 console.print(
                     f"{name}: {taken_back} decision(s) on {generation_id} taken back; "
                     f"`velro replay {name}` applies its events"
                 )
+    if not any_taken_back:
+        raise NotParked(
+            f"no event of generation {generation_id} was discarded; `velro parked list` shows "
+            "what was"
+        )
 
 
-def _told(name: ReadModelName, result: Retried) -> int:
+def _told(name: ReadModelName, result: Retried, *, left_out: int = 0) -> int:
+    """Say what became of it; `left_out` of what was settled has no effect, as was decided."""
     console = Console()
-    console.print(f"{name}: {result.applied} event(s) of {result.generation_id} have their effect")
+    applied = f"{result.applied - left_out} event(s) of {result.generation_id} have their effect"
+    console.print(f"{name}: {applied}" + (f", {left_out} is left out" if left_out else ""))
     if (still := result.still) is None:
         return 0
     console.print(

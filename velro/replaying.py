@@ -58,11 +58,13 @@ async def replay_with_bars(
     names: Sequence[ReadModelName],
     console: Console,
     *,
+    from_archive: bool,
     accept_differences: bool = False,
     grace: timedelta = GRACE,
-    from_archive: bool = False,
 ) -> list[Rebuilt]:
     """Rebuild read models, all at once, beside the services that use them.
+
+    With `from_archive` what is archived is read from there, as the plan said it would be.
 
     Raises:
         PoisonedEvent: an event cannot be applied; everything is as it was.
@@ -73,12 +75,13 @@ async def replay_with_bars(
 
     async def one(name: ReadModelName) -> Rebuilt:
         place = read_model_of(name)
-        bar = _bar(progress, f"replaying {name}", "events/s")
-
-        def show(at: Replayed) -> None:
-            bar(at.done, at.total, at.events_per_s)
-
         async with log_of(place.settings, from_archive=from_archive) as log:
+            source = " from its archive" if log.from_archive else ""
+            bar = _bar(progress, f"replaying {name}{source}", "events/s")
+
+            def show(at: Replayed) -> None:
+                bar(at.done, at.total, at.events_per_s)
+
             return await replay(
                 place.dsn,
                 log,
@@ -136,6 +139,7 @@ async def undo_with_bar(name: ReadModelName, console: Console, *, grace: timedel
                 on_progress=lambda done, total: bar(done, total, 0),
                 grace=grace,
             )
+            bar(undone.position, undone.position, 0)
     console.print(
         f"  {name} is switched back: it caught up {undone.caught_up:,} events to position "
         f"{undone.position:,} in {undone.took_s:.1f} s; --undo again switches forth"

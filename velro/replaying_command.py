@@ -55,6 +55,8 @@ def replay(
         raise typer.BadParameter("--plan, --undo and --only are three different things")
     if as_json and not plan:
         raise typer.BadParameter("--json goes with --plan")
+    if from_archive and (undo or only):
+        raise typer.BadParameter("--from-archive goes with a whole rebuild and its --plan")
     generation_ids, user_id = _wanted(only or [])
     grace = duration(keep)
     use_environment()
@@ -69,7 +71,15 @@ def replay(
         run(only_with_bar(names, console, generation_ids=generation_ids, user_id=user_id))
     else:
         show_briefly(run(plans(names, from_archive=from_archive)), console)
-        run(replay_with_bars(names, console, accept_differences=accept_differences, grace=grace))
+        run(
+            replay_with_bars(
+                names,
+                console,
+                accept_differences=accept_differences,
+                grace=grace,
+                from_archive=from_archive,
+            )
+        )
 
 
 def _wanted(only: list[str]) -> tuple[list[str], str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -33,23 +34,42 @@ _OF_THE_SWITCH = {
 }
 
 
-async def plans(names: Sequence[ReadModelName], *, from_archive: bool = False) -> list[Plan]:
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and where its events are read from.
+
+    Attributes:
+        from_archive: what is archived is read from there, the rest from the stream.
+    """
+
+    plan: Plan
+    from_archive: bool
+
+    @property
+    def side_effects(self) -> str:
+        """Why there are none, in a sentence."""
+        name = ReadModelName(self.plan.read_model)
+        return _NO_SIDE_EFFECTS.format(name=name) + _OF_THE_SWITCH[name]
+
+
+async def plans(names: Sequence[ReadModelName], *, from_archive: bool) -> list[Planned]:
     """Measure a sample of each, one after the other.
 
     Raises:
         Refused, TryLater: with a sentence.
     """
-    made: list[Plan] = []
+    made: list[Planned] = []
     for name in names:
         place = read_model_of(name)
         async with log_of(place.settings, from_archive=from_archive) as log:
-            made.append(await plan(place.dsn, log, place.model, Decoding(place.settings.subjects)))
+            found = await plan(place.dsn, log, place.model, Decoding(place.settings.subjects))
+            made.append(Planned(found, log.from_archive))
     return made
 
 
-def show_briefly(made: Sequence[Plan], console: Console) -> None:
+def show_briefly(made: Sequence[Planned], console: Console) -> None:
     """One line a read model, before it is rebuilt."""
-    for each in made:
+    for each in (planned.plan for planned in made):
         console.print(
             f"  {each.read_model}: {each.events:,} events to read, "
             f"about {decimal(sum(table.bytes for table in each.tables))} to write, "
@@ -57,15 +77,17 @@ def show_briefly(made: Sequence[Plan], console: Console) -> None:
         )
 
 
-def show_whole(made: Sequence[Plan], console: Console) -> None:
+def show_whole(made: Sequence[Planned], console: Console) -> None:
     """Everything that is known before."""
-    for each in made:
-        name = ReadModelName(each.read_model)
+    for planned in made:
+        each = planned.plan
         begun = f" (an interrupted rebuild came to {each.begins_at:,})" if each.begins_at else ""
+        source = "the archive, and what is not in it yet from " if planned.from_archive else ""
         console.print(f"[bold]{each.read_model}[/]")
         console.print(
             f"  reads         {each.events:,} events, positions {each.begins_at + 1:,} to "
-            f"{each.ends_at:,}{begun}, of about {each.aggregates:,} generations"
+            f"{each.ends_at:,}{begun}, of about {each.aggregates:,} generations, from {source}"
+            "the stream"
         )
         for table in each.tables:
             console.print(
@@ -80,24 +102,25 @@ def show_whole(made: Sequence[Plan], console: Console) -> None:
                 f"  compares with the tables that serve, now at position "
                 f"{each.serving.position:,}: {how}; keeps them after the switch"
             )
-        effects = _NO_SIDE_EFFECTS.format(name=each.read_model) + _OF_THE_SWITCH[name]
-        console.print(f"  side effects  {effects}")
+        console.print(f"  side effects  {planned.side_effects}")
         console.print(
             f"  takes         about {each.predicted_s:,.1f} s: {each.sampled:,} events were "
             f"projected at {each.events_per_s:,.0f} events/s to find out; comparing comes on top"
         )
 
 
-def show_json(made: Sequence[Plan], console: Console) -> None:
+def show_json(made: Sequence[Planned], console: Console) -> None:
     """The same for a script."""
     console.print_json(
         json.dumps(
             [
                 {
-                    **dataclasses.asdict(each),
-                    "events": each.events,
-                    "predicted_s": round(each.predicted_s, 3),
+                    **dataclasses.asdict(each.plan),
+                    "events": each.plan.events,
+                    "predicted_s": round(each.plan.predicted_s, 3),
+                    "from_archive": each.from_archive,
                     "side_effects": [],
+                    "why_no_side_effects": each.side_effects,
                 }
                 for each in made
             ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
@@ -20,12 +20,18 @@ from generation_svc.read_model.looking_back import (
     folded,
     history,
     moment,
+    see_that_it_was,
     until,
     view_of,
 )
 from shared.program import run
 from velro.archiving import opened_log
 from velro.options import AsJson, use_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.contracts.envelope import Recorded
 
 _MOMENT = "A position of the log (1234), or a time (2026-05-04T10:00:00Z)."
 
@@ -44,7 +50,9 @@ def show(
 def diff(
     generation_id: str,
     begin: Annotated[str, typer.Argument(metavar="FROM", help=_MOMENT)],
-    end: Annotated[str, typer.Argument(metavar="TO", help=_MOMENT)],
+    end: Annotated[
+        str | None, typer.Argument(metavar="TO", help=_MOMENT + " Without it: now.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -54,12 +62,15 @@ def diff(
 
 
 async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
+    when = None if at is None else moment(at)
     async with opened_log("velro show") as opened:
+        if when is not None:
+            await see_that_it_was(when, opened.whole, now=datetime.now(UTC))
         events = await history(opened.whole, generation_id)
-    row = folded(events if at is None else until(events, moment(at)))
+    row = folded(events if when is None else until(events, when))
     if row is None:
-        when = "" if at is None or not events else f" at {at}"
-        raise UnknownGeneration(f"the log has no generation {generation_id}{when}")
+        then = f" at {at}; it began at position {events[0].position}" if events else ""
+        raise UnknownGeneration(f"the log has no generation {generation_id}{then}")
     told: dict[str, Any] = to_jsonable_python(view_of(generation_id, row))
     if as_json:
         typer.echo(json.dumps(told))
@@ -74,14 +85,19 @@ async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
     Console().print(table)
 
 
-async def _differences(generation_id: str, begin: str, end: str, *, as_json: bool) -> None:
-    first, last = moment(begin), moment(end)
-    if not _in_order(first, last):
-        raise NoMoment(f"{begin} comes after {end}: name the earlier one first")
+async def _differences(generation_id: str, begin: str, end: str | None, *, as_json: bool) -> None:
+    now = datetime.now(UTC)
+    first, last = moment(begin), None if end is None else moment(end)
     async with opened_log("velro diff") as opened:
+        if last is None:
+            last = await opened.whole.last_position()
+        for each in (first, last):
+            await see_that_it_was(each, opened.whole, now=now)
         events = await history(opened.whole, generation_id)
     if not events:
         raise UnknownGeneration(f"the log has no generation {generation_id}")
+    if _after(first, last, events):
+        raise NoMoment(f"{begin} comes after {end}: name the earlier one first")
     found = changes(events, first, last)
     if as_json:
         typer.echo(json.dumps([_as_data(change) for change in found]))
@@ -100,13 +116,15 @@ async def _differences(generation_id: str, begin: str, end: str, *, as_json: boo
         console.print("nothing happened to it between the two")
 
 
-def _in_order(first: Moment, last: Moment) -> bool:
-    """Whether they are, as far as a position and a time can be compared."""
-    if isinstance(first, int) and isinstance(last, int):
-        return first <= last
-    if isinstance(first, datetime) and isinstance(last, datetime):
-        return first <= last
-    return True
+def _after(first: Moment, last: Moment, events: Sequence[Recorded]) -> bool:
+    """Whether it is; a position and a time are compared by what had happened until then."""
+    match first, last:
+        case int(), int():
+            return first > last
+        case datetime(), datetime():
+            return first > last
+        case _:
+            return len(until(events, first)) > len(until(events, last))
 
 
 def _as_data(change: Change) -> dict[str, Any]:

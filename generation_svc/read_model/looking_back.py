@@ -50,6 +50,20 @@ def moment(text: str) -> Moment:
     return found
 
 
+async def see_that_it_was(at: Moment, log: EventLog, *, now: datetime) -> None:
+    """See that a moment has been: what is shown of a later one might still become otherwise.
+
+    Raises:
+        NoMoment: it lies in the future.
+        LogUnavailable: no answer.
+    """
+    if isinstance(at, datetime):
+        if at > now:
+            raise NoMoment(f"{at.isoformat()} lies in the future: it is {now.isoformat()}")
+    elif at > (end := await log.last_position()):
+        raise NoMoment(f"position {at} lies in the future: the log ends at {end}")
+
+
 async def history(log: EventLog, generation_id: str) -> list[Recorded]:
     """Everything that happened to a generation, in the log's order.
 

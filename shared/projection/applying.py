@@ -215,8 +215,11 @@ class Applier(Generic[Row]):
         if self._poison is Poison.STOP:
             worst = parked[0]
             raise PoisonedEvent(
-                f"the event at position {worst.position} ({worst.subject}, "
-                f"{worst.event_type or 'of no readable type'}) cannot be applied: {worst.reason}"
+                f"read model {self._model.name}: the event at position {worst.position} "
+                f"({worst.subject}, {worst.event_type or 'of no readable type'}) cannot be "
+                f"applied: {worst.reason}. Nothing was changed. Mend the code and begin again, or "
+                "leave the event out, where it is parked already (velro parked list), with: "
+                f'velro parked discard {generation_id} --why "..."'
             )
         return parked
 

@@ -73,19 +73,28 @@ def test_a_replay_is_planned_undone_and_kept_to_one_user(velro: Command) -> None
     assert [plan["read_model"] for plan in planned] == ["generation", "storage"]
     assert planned[0]["events"] >= 4
     assert planned[0]["tables"][0]["name"] == "generations"
+    assert planned[0]["side_effects"] == []
+    assert "no provider, bucket or log" in planned[0]["why_no_side_effects"]
+    assert planned[0]["from_archive"] is False
     assert "side effects  none" in velro.run("replay", "storage", "--plan").stdout
+    told = velro.run("replay", "storage", "--plan", "--from-archive").stdout
+    assert "generations, from the archive" in told
     for arguments, said in (
         (("--all",), "with the same content"),
         (("generation", "--undo"), "generation is switched back"),
-        (("generation", "--from-archive"), "generation is rebuilt up to position"),
+        (("generation", "--from-archive"), "replaying generation from its archive"),
         (("generation", "--only", "user=zoe"), "1 generations made anew"),
     ):
         done = velro.run("replay", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         assert said in done.stdout
-    refused = velro.run("replay", "generation", "--only", "somebody")
-    assert refused.returncode == 2
-    assert "neither generation=ID nor user=ID" in refused.stderr
+    for wrong, why in (
+        (("generation", "--only", "somebody"), "neither generation=ID nor user=ID"),
+        (("generation", "--undo", "--from-archive"), "goes with a whole rebuild"),
+    ):
+        refused = velro.run("replay", *wrong)
+        assert refused.returncode == 2
+        assert why in refused.stderr
 
 
 def test_a_request_that_is_refused_is_a_sentence_and_an_exit_code(velro: Command) -> None:

@@ -101,8 +101,23 @@ def test_what_was_parked_is_listed_shown_retried_and_discarded(velro: Command) -
     assert "stays parked" in retried.stdout
 
     assert velro.run("parked", "discard", "torn-1").returncode == 2  # not without a reason
+    stopped = velro.run("replay", "generation")
+    assert stopped.returncode == 2
+    for told in (
+        "read model generation",
+        "velro.generation.torn-1, torn",
+        "KeyError",
+        "Nothing was changed",
+        "velro parked discard torn-1",
+    ):
+        assert told in stopped.stderr
+
+    never = velro.run("parked", "discard", "torn-1", "--undo")
+    assert never.returncode == 2
+    assert "no event of generation torn-1 was discarded" in never.stderr
     discarded = velro.run("parked", "discard", "torn-1", "--why", "it was a test")
     assert discarded.returncode == 0, discarded.stdout + discarded.stderr
+    assert "0 event(s) of torn-1 have their effect, 1 is left out" in discarded.stdout
     assert parked() == []
     listed = velro.run("parked", "list")
     assert "Nothing is parked" in listed.stdout

@@ -98,6 +98,7 @@ async def test_temporary_links_leave_every_answer_once_all_is_stored(velro: Api)
     assert link not in watched.text
 
 
+@pytest.mark.timeout(180)  # a dozen programs, one after the other
 async def test_the_commands_show_what_was_and_what_changed_it(
     velro: Api, tmp_path: Path, nats_url: str, stream: str, subjects: Subjects
 ) -> None:
@@ -124,7 +125,20 @@ async def test_the_commands_show_what_was_and_what_changed_it(
         "storage_state: partial -> stored" in command.run("diff", "g", str(first), str(end)).stdout
     )
 
-    for words in (("show", "none"), ("show", "g", "--at", "soon"), ("diff", "g", "9", "1")):
+    to_the_end = command.run("diff", "g", str(first + 2), "--json")
+    assert json.loads(to_the_end.stdout) == told
+
+    for words, why in (
+        (("show", "none"), "has no generation none"),
+        (("show", "g", "--at", "soon"), "neither a position of the log"),
+        (("show", "g", "--at", "0"), f"it began at position {first}"),
+        (("show", "g", "--at", f"{end + 1}"), f"the log ends at {end}"),
+        (("diff", "g", f"{end}", "1"), "name the earlier one first"),
+        (("diff", "g", f"{end}", "2001-01-01T00:00:00Z"), "name the earlier one first"),
+        (("diff", "g", "0", f"{end + 1}"), "lies in the future"),
+        (("diff", "g", f"{end + 1}"), "lies in the future"),
+    ):
         refused = command.run(*words)
         assert refused.returncode == 2, refused.stdout
         assert "Traceback" not in refused.stderr
+        assert why in refused.stderr

@@ -140,7 +140,7 @@ class Acts:
             before = await self._world.rows(name)
             count = sum(len(rows) for rows in before.values())
             await self._world.drop(name)
-            await replay_with_bars([name], self._console)
+            await replay_with_bars([name], self._console, from_archive=False)
             after = await self._world.rows(name)
             self._claims.claim(
                 f"the {name} read model was dropped, replayed, and has the same rows",

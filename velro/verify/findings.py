@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 REPAIRS: Final = {
     Kind.EVENT_UNUSABLE: "mend the code or restore the log, then velro replay",
-    Kind.PARKED: "mend what the reason names, then velro replay",
+    Kind.PARKED: "mend what the reason names, then velro parked retry, or velro parked discard",
     Kind.ROW_MISSING: "--repair projects the generation again",
     Kind.ROW_DIFFERS: "--repair projects the generation again",
     Kind.ROW_UNKNOWN: "--repair takes the row away",

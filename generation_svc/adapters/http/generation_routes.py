@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -242,14 +241,9 @@ def generation_router(
 async def _as_it_was(decider: Decider, generation_id: str, as_of: str) -> GenerationView:
     try:
         moment = looking_back.moment(as_of)
+        await looking_back.see_that_it_was(moment, decider.log, now=decider.clock())
     except looking_back.NoMoment as error:
         raise invalid(str(error), where="query", name="as_of") from error
-    if isinstance(moment, datetime):
-        later = moment > decider.clock()
-    else:
-        later = moment > await decider.log.last_position()
-    if later:
-        raise invalid("lies in the future", where="query", name="as_of")
     events = await looking_back.history(decider.log, generation_id)
     row = looking_back.folded(looking_back.until(events, moment))
     if row is None:
