@@ -109,6 +109,7 @@ def _put_order(order: CopyOrder, spooled: Spooled) -> PutOrder:
         path=spooled.path,
         size_bytes=spooled.size_bytes,
         sha256=spooled.sha256,
+        crc32s=spooled.crc32s,
         media_type=spooled.kind.media_type,
         metadata={
             "generation-id": order.generation_id,

@@ -72,6 +72,7 @@ class Spooled:
     path: Path | Held
     size_bytes: int
     sha256: str
+    crc32s: tuple[int, ...]
     kind: MediaKind
     source_host: str
 
@@ -167,7 +168,7 @@ class MediaFetcher:
                     detail = f"{first.host} gave no answer: {why}"
                     raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail) from error
             else:
-                sha256 = transfer.sha256()
+                sha256 = transfer.hashes.sha256()
                 if not transfer.ends_by_closing or sha256 == unconfirmed:
                     return _spooled(transfer, sha256, first)
                 # Cut or complete, it looks the same: believed when it comes twice.
@@ -251,6 +252,7 @@ def _spooled(transfer: Transfer, sha256: str, first: URL) -> Spooled:
         path=transfer.content(),
         size_bytes=transfer.received,
         sha256=sha256,
+        crc32s=transfer.hashes.crc32s(),
         kind=transfer.kind,
         source_host=first.raw_host or "",
     )

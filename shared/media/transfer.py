@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import re
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
+from shared.media.hashes import Hashes
 from shared.media.sniff import HEAD_BYTES, OPAQUE, MediaKind, sniff
 from shared.object_store.port import Held
 
@@ -33,18 +33,6 @@ class Broken(Exception):
     """What came is not the whole file, or not what was asked for: worth asking again."""
 
 
-class Digest(Protocol):
-    """What hashlib's objects do."""
-
-    def update(self, data: bytes | bytearray, /) -> None:
-        """Take more bytes in."""
-        ...
-
-    def hexdigest(self) -> str:
-        """What all bytes so far come to."""
-        ...
-
-
 @dataclass(slots=True)
 class Transfer:
     """How far a download is: what came, and what it is a part of.
@@ -62,6 +50,7 @@ class Transfer:
         kind: what the file is, known once its head has come.
         ends_by_closing: whether the source said neither a length nor where the body ends, so that
             a cut looks like the end.
+        hashes: of what came so far.
     """
 
     room: Room
@@ -73,7 +62,7 @@ class Transfer:
     validator: str | None = None
     kind: MediaKind | None = None
     ends_by_closing: bool = False
-    _digest: Digest = field(default_factory=hashlib.sha256)
+    hashes: Hashes = field(default_factory=Hashes)
     _head: bytearray = field(default_factory=bytearray)
     # What is not written yet: all of it, until it is too much to be held.
     _held: bytearray = field(default_factory=bytearray)
@@ -82,13 +71,9 @@ class Transfer:
 
     def restart(self) -> None:
         """Forget what came."""
-        self._digest, self._head, self._held = hashlib.sha256(), bytearray(), bytearray()
+        self.hashes, self._head, self._held = Hashes(), bytearray(), bytearray()
         self._on_disk = False
         self.received, self.total, self.validator, self.kind = 0, None, None, None
-
-    def sha256(self) -> str:
-        """Of what came so far, in hex."""
-        return self._digest.hexdigest()
 
     def content(self) -> Path | Held:
         """What came so far: the room's file, or what is held in its place."""
@@ -176,7 +161,7 @@ class Transfer:
     async def _keep(self, chunk: bytes) -> None:
         self._held += chunk
         if not self._on_disk:
-            self._digest.update(chunk)
+            self.hashes.update(chunk)
         if len(self._held) >= HELD_BYTES:
             writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._taken()))
             try:
@@ -200,7 +185,7 @@ class Transfer:
             self._file = self.room.path.open("r+b" if self._on_disk else "wb")
             self._file.seek(0, io.SEEK_END)
         if self._on_disk:
-            self._digest.update(piece)
+            self.hashes.update(piece)
         # The first piece was hashed as it came.
         self._on_disk = True
         self._file.write(piece)

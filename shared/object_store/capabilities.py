@@ -9,6 +9,7 @@ from enum import StrEnum
 class BodyCheck(StrEnum):
     """What a service compares to the body of a put, refusing it where they differ."""
 
+    CRC32 = "crc32"
     SHA256 = "sha256"
     MD5 = "md5"
     NONE = "none"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
+
+from shared.object_store.checksums import hasher
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aiohttp.abc import AbstractStreamWriter
+
+    from shared.object_store.capabilities import BodyCheck
 
 _READ_BYTES: Final = 1024 * 1024
 
@@ -60,15 +62,9 @@ class FilePart(aiohttp.Payload):
         finally:
             os.close(descriptor)
 
-    def sha256(self) -> bytes:
-        """The part's SHA-256. Reads all of it: for a thread."""
-        return self._digested(hashlib.sha256())
-
-    def md5(self) -> str:
-        """The part's MD5 as `Content-MD5` wants it. Reads all of it: for a thread."""
-        return base64.b64encode(self._digested(hashlib.md5(usedforsecurity=False))).decode()
-
-    def _digested(self, digest: Any) -> bytes:  # noqa: ANN401 - hashlib's objects have no public type
+    def digest(self, check: BodyCheck) -> bytes:
+        """What the service is to compare to the part. Reads all of it: for a thread."""
+        digest = hasher(check)
         left = self._size or 0
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._offset)

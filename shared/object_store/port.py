@@ -50,7 +50,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class PutOrder:
-    """A file to store, and all that is known of it."""
+    """A file to store, and all that is known of it.
+
+    Attributes:
+        crc32s: of each `uploads.PART_BYTES` of it, where they were computed when the bytes came:
+            then what the disk did to them since is found out as what the way to the bucket did.
+    """
 
     key: str
     path: Path | Held
@@ -58,6 +63,7 @@ class PutOrder:
     sha256: str
     media_type: str
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    crc32s: tuple[int, ...] = ()
 
 
 class Put(Enum):

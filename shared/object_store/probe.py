@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -16,6 +16,7 @@ from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.capabilities import BodyCheck, BucketCapabilities
+from shared.object_store.checksums import ALGORITHMS, PARAMETERS, as_header, digest_of
 from shared.object_store.clients import s3_clients
 from shared.object_store.failures import within
 from shared.object_store.port import StoreFailed
@@ -55,8 +56,26 @@ async def probe_bucket(settings: S3Settings) -> BucketCapabilities:
         return await probe(clients, settings)
 
 
+def is_overheard(settings: S3Settings) -> bool:
+    """Whether somebody between us and the service could change what is sent.
+
+    A CRC is computed as easily for other bytes, so it is no guard there, header or not, signed or
+    not: SHA-256 is, or MD5 where the service compares nothing better.
+    """
+    endpoint = settings.endpoint_url
+    if endpoint is None or endpoint.scheme == "https":
+        return False
+    host = (endpoint.host or "").strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
 async def probe(clients: S3Clients, settings: S3Settings) -> BucketCapabilities:
-    """What the bucket can do. Writes below `velro-probe/` and cleans up. About 25 requests.
+    """What the bucket can do. Writes below `velro-probe/` and cleans up. About 30 requests.
 
     Raises:
         StoreFailed: the bucket is not there, refuses us, or does not keep what it is given.
@@ -129,20 +148,23 @@ class _Probe:
 
     async def _body_check(self) -> BodyCheck:
         """The cheapest check that refuses a lie, and takes the truth without storing it."""
-        sha256 = (hashlib.sha256(_BODY).digest(), hashlib.sha256(_OTHER).digest())
-        if await self._checks("ChecksumSHA256", *sha256):
+        # A CRC finds what went wrong on the way, and not what somebody there has made to fit it.
+        if not is_overheard(self._settings) and await self._checks(BodyCheck.CRC32):
+            return BodyCheck.CRC32
+        if await self._checks(BodyCheck.SHA256):
             return BodyCheck.SHA256
-        if await self._checks("ContentMD5", _md5(_BODY), _md5(_OTHER)):
+        if await self._checks(BodyCheck.MD5):
             self._reasons.append("it compares no SHA-256 to the body: each body is hashed for MD5")
             return BodyCheck.MD5
         self._reasons.append("it compares no checksum to the body: each object is read back")
         return BodyCheck.NONE
 
-    async def _checks(self, header: str, truth: bytes, lie: bytes) -> bool:
-        name = header.lower()
-        if not await self._refuses(f"{name}-lie", _BODY, **{header: _encoded(lie)}):
+    async def _checks(self, check: BodyCheck) -> bool:
+        name, said = check.value, PARAMETERS[check]
+        lie, truth = digest_of(_OTHER, check), digest_of(_BODY, check)
+        if not await self._refuses(f"{name}-lie", _BODY, **{said: as_header(lie)}):
             return False
-        if await self._refuses(name, _BODY, **{header: _encoded(truth)}):
+        if await self._refuses(name, _BODY, **{said: as_header(truth)}):
             return False
         return await self._read(name) == _BODY
 
@@ -162,12 +184,11 @@ class _Probe:
     async def _multipart(self, body_check: BodyCheck) -> BodyCheck | None:
         """The check that parts go by, where they are taken at all."""
         why = ""
-        checks = dict.fromkeys((body_check, BodyCheck.MD5))
-        for check in checks:
+        for check in dict.fromkeys((body_check, BodyCheck.SHA256, BodyCheck.MD5)):
             try:
                 if await self._joins_parts(check):
                     return check
-                why = "joins parts wrongly"
+                why = "joins parts wrongly, or compares nothing to them"
             except StoreFailed as error:
                 why = f"refuses parts ({error.detail})"
         self._reasons.append(f"it {why}: large files are sent in one piece")
@@ -177,23 +198,21 @@ class _Probe:
         # The headers in question are named at run time.
         client: Any = self._clients.plain
         bucket, key = self._settings.bucket, self._key("parts")
-        whole = {"ChecksumAlgorithm": "SHA256"} if check is BodyCheck.SHA256 else {}
+        whole = {"ChecksumAlgorithm": ALGORITHMS[check]} if check in ALGORITHMS else {}
         upload_id: str | None = None
         try:
             async with within(self._settings.timeout_s):
                 begun = await client.create_multipart_upload(Bucket=bucket, Key=key, **whole)
                 upload_id = begun["UploadId"]
                 completed: list[dict[str, Any]] = []
+                where = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
+                if check is not BodyCheck.NONE:
+                    lie, _ = _promised(_FIRST_PART, check)
+                    if not await self._refuses_part(Body=_LAST_PART, PartNumber=2, **where, **lie):
+                        return False
                 for number, part in enumerate((_FIRST_PART, _LAST_PART), start=1):
                     said, kept = _promised(part, check)
-                    sent = await client.upload_part(
-                        Bucket=bucket,
-                        Key=key,
-                        UploadId=upload_id,
-                        PartNumber=number,
-                        Body=part,
-                        **said,
-                    )
+                    sent = await client.upload_part(Body=part, PartNumber=number, **where, **said)
                     completed.append({"PartNumber": number, "ETag": sent["ETag"], **kept})
                 await client.complete_multipart_upload(
                     Bucket=bucket,
@@ -206,6 +225,14 @@ class _Probe:
         finally:
             if upload_id is not None:
                 await self._abort(key, upload_id)
+
+    async def _refuses_part(self, **part: Any) -> bool:  # noqa: ANN401 - as above
+        client: Any = self._clients.plain
+        try:
+            await client.upload_part(**part)
+        except ClientError:
+            return True
+        return False
 
     async def _abort(self, key: str, upload_id: str) -> None:
         try:
@@ -294,21 +321,9 @@ class _Probe:
             log.warning("probe_left_objects", folder=self._folder, why=error.detail)
 
 
-def _md5(body: bytes) -> bytes:
-    return hashlib.md5(body, usedforsecurity=False).digest()
-
-
-def _encoded(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
-
-
 def _promised(part: bytes, check: BodyCheck) -> tuple[dict[str, str], dict[str, str]]:
     """What is said of a part when it is sent, and again when all are joined."""
-    match check:
-        case BodyCheck.SHA256:
-            said = {"ChecksumSHA256": _encoded(hashlib.sha256(part).digest())}
-            return said, said
-        case BodyCheck.MD5:
-            return {"ContentMD5": _encoded(_md5(part))}, {}
-        case BodyCheck.NONE:
-            return {}, {}
+    if check is BodyCheck.NONE:
+        return {}, {}
+    said = {PARAMETERS[check]: as_header(digest_of(part, check))}
+    return said, said if check in ALGORITHMS else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,13 @@ from urllib.parse import quote
 
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.capabilities import BodyCheck, BucketCapabilities
+from shared.object_store.checksums import (
+    HEADERS,
+    as_header,
+    crc32_digest,
+    crc32_of_parts,
+    digest_of,
+)
 from shared.object_store.clients import S3Clients, s3_clients
 from shared.object_store.failures import (
     CONFLICT,
@@ -22,7 +28,7 @@ from shared.object_store.file_part import FilePart
 from shared.object_store.listing import list_bucket
 from shared.object_store.port import Head, Held, Put, PutOrder, StoreFailed
 from shared.object_store.probe import probe
-from shared.object_store.uploads import Description, Uploads
+from shared.object_store.uploads import PART_BYTES, Description, Uploads
 from shared.object_store.wire import open_wire
 
 if TYPE_CHECKING:
@@ -196,10 +202,14 @@ class S3ObjectStore:
         body = await _body(order)
         match self._capabilities.body_check if self._capabilities else BodyCheck.NONE:
             case BodyCheck.SHA256:
-                digest = bytes.fromhex(order.sha256)
-                headers["x-amz-checksum-sha256"] = base64.b64encode(digest).decode()
-            case BodyCheck.MD5:
-                headers["Content-MD5"] = await asyncio.to_thread(_md5, body)
+                headers[HEADERS[BodyCheck.SHA256]] = as_header(bytes.fromhex(order.sha256))
+            case BodyCheck.CRC32 if order.crc32s:
+                whole = crc32_of_parts(
+                    order.crc32s, part_bytes=PART_BYTES, size_bytes=order.size_bytes
+                )
+                headers[HEADERS[BodyCheck.CRC32]] = as_header(crc32_digest(whole))
+            case BodyCheck.CRC32 | BodyCheck.MD5 as check:
+                headers[HEADERS[check]] = as_header(await asyncio.to_thread(_digest, body, check))
             case BodyCheck.NONE:
                 pass
         deadline_s = self._settings.timeout_s + order.size_bytes / self._settings.min_bytes_per_s
@@ -259,10 +269,8 @@ async def _body(order: PutOrder) -> bytes | FilePart:
     return FilePart(order.path, offset=0, size_bytes=order.size_bytes)
 
 
-def _md5(body: bytes | FilePart) -> str:
-    if isinstance(body, FilePart):
-        return body.md5()
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+def _digest(body: bytes | FilePart, check: BodyCheck) -> bytes:
+    return body.digest(check) if isinstance(body, FilePart) else digest_of(body, check)
 
 
 def _described(order: PutOrder) -> Description:

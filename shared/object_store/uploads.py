@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -12,6 +11,7 @@ import structlog
 from botocore.exceptions import ClientError
 
 from shared.object_store.capabilities import BodyCheck
+from shared.object_store.checksums import ALGORITHMS, HEADERS, as_header, crc32_digest
 from shared.object_store.failures import NOT_FOUND, status_of, within
 from shared.object_store.file_part import FilePart
 from shared.object_store.keys import is_object_key
@@ -91,8 +91,8 @@ class Uploads:
             "CacheControl": described.cache_control,
             "Metadata": {name: _as_ascii(text) for name, text in described.metadata.items()},
         }
-        if check is BodyCheck.SHA256:
-            request["ChecksumAlgorithm"] = "SHA256"
+        if check in ALGORITHMS:
+            request["ChecksumAlgorithm"] = ALGORITHMS[check]
         async with within(self._timeout_s):
             begun = await self._client.create_multipart_upload(**request)
         upload_id = begun["UploadId"]
@@ -187,17 +187,25 @@ class Uploads:
         body = FilePart(order.path, offset=offset, size_bytes=size)
         async with self._places, within(self._timeout_s + size / self._pace):
             # The hash of the whole says nothing of a part.
+            if check is BodyCheck.CRC32 and order.crc32s:
+                digest = crc32_digest(order.crc32s[number - 1])
+            else:
+                digest = await asyncio.to_thread(body.digest, check)
             headers: dict[str, str] = {}
             sha256 = UNSIGNED
             completed: CompletedPartTypeDef = {"PartNumber": number}
-            if check is BodyCheck.MD5:
-                headers["Content-MD5"] = await asyncio.to_thread(body.md5)
-            else:
-                digest = await asyncio.to_thread(body.sha256)
-                sha256 = digest.hex()
-                if check is BodyCheck.SHA256:
-                    completed["ChecksumSHA256"] = base64.b64encode(digest).decode()
-                    headers["x-amz-checksum-sha256"] = completed["ChecksumSHA256"]
+            match check:
+                case BodyCheck.CRC32:
+                    completed["ChecksumCRC32"] = as_header(digest)
+                case BodyCheck.SHA256:
+                    completed["ChecksumSHA256"] = as_header(digest)
+                    sha256 = digest.hex()
+                case BodyCheck.NONE:
+                    sha256 = digest.hex()
+                case BodyCheck.MD5:
+                    pass
+            if check in HEADERS:
+                headers[HEADERS[check]] = as_header(digest)
             answer = await self._wire.send(
                 "UploadPart",
                 "PUT",

@@ -45,7 +45,8 @@ async def test_seaweedfs_does_all(bucket: S3Address) -> None:
     assert found.checksum_trailers
     assert found.multipart
     assert found.signed_urls
-    assert found.body_check is BodyCheck.SHA256
+    assert found.body_check is BodyCheck.CRC32
+    assert found.part_check is BodyCheck.CRC32
     assert abs(found.clock_skew_s) < 5
 
 
@@ -54,6 +55,7 @@ async def test_rclone_does_less_and_each_lack_is_a_sentence(rclone: S3Address) -
         found = await store.learn()
     assert not found.conditional_put
     assert found.body_check is BodyCheck.MD5
+    assert found.part_check is BodyCheck.MD5
     assert found.multipart
     assert found.signed_urls
     assert found.reasons == (

@@ -17,9 +17,10 @@ import pytest
 
 from shared.contracts.events import StoredObject
 from shared.contracts.reasons import ReasonCode
+from shared.media.hashes import Hashes
 from shared.object_store.clients import S3Clients, s3_clients
 from shared.object_store.port import Put, StoreFailed
-from shared.object_store.s3 import S3ObjectStore, s3_object_store
+from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
 from shared.object_store.uploads import PART_BYTES
 from shared.object_store.wire import Answer, Wire, wire_session
 from tests.object_stores import PNG, an_order, rclone_s3, settings_for
@@ -192,6 +193,23 @@ async def test_bytes_that_changed_on_the_way_are_not_stored(
     assert isinstance(order.path, Path)
     order.path.write_bytes(PNG + b"other")  # the disk lies: as many bytes, and not the same
     async with s3_object_store(settings_for(address, verify="full")) as store:
+        await store.learn()
+        with pytest.raises(StoreFailed) as failed:
+            await store.put(order)
+    assert failed.value.reason is ReasonCode.CHECKSUM_MISMATCH
+
+
+@pytest.mark.parametrize("size_bytes", [2 * MIB, SINGLE_PUT_BYTES + 2 * MIB])
+async def test_what_the_disk_did_to_a_file_since_it_came_is_found_out(
+    bucket: S3Address, tmp_path: Path, size_bytes: int
+) -> None:
+    body = PNG + bytes(size_bytes)
+    found = Hashes()
+    found.update(body)
+    order = replace(an_order(tmp_path, body), crc32s=found.crc32s())
+    assert isinstance(order.path, Path)
+    order.path.write_bytes(PNG + bytes(size_bytes - 1) + b"!")
+    async with s3_object_store(settings_for(bucket)) as store:
         await store.learn()
         with pytest.raises(StoreFailed) as failed:
             await store.put(order)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
+import zlib
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.object_store.capabilities import BodyCheck
 from shared.object_store.file_part import FilePart
 from shared.object_store.keys import is_object_key, object_key
 
@@ -74,8 +75,9 @@ def test_a_part_of_a_file_is_sent_as_those_bytes_however_often(
         asyncio.run(part.write_with_length(cast("AbstractStreamWriter", cut), length))
         assert sent.data == expected
         assert cut.data == expected[:length]
-    assert part.sha256() == hashlib.sha256(expected).digest()
-    assert base64.b64decode(part.md5()) == hashlib.md5(expected, usedforsecurity=False).digest()
+    assert part.digest(BodyCheck.SHA256) == hashlib.sha256(expected).digest()
+    assert part.digest(BodyCheck.MD5) == hashlib.md5(expected, usedforsecurity=False).digest()
+    assert part.digest(BodyCheck.CRC32) == zlib.crc32(expected).to_bytes(4, "big")
 
 
 def test_a_file_that_is_shorter_than_its_part_is_told(
