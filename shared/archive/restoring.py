@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.archive.errors import ArchiveForked
 from shared.archive.segment import record_sha256
-from shared.event_log.jetstream_restore import bring_back
+from shared.event_log.jetstream_restore import RepeatedId, bring_back, forgetful
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -78,12 +78,32 @@ async def restore(
 ) -> AsyncGenerator[int, None]:
     """Append what the archive holds after a position, which the stream ends at; yields positions.
 
+    An id may be there twice: a writer came again when the server had forgotten the first time.
+    Both come back, but what took days to write is now written within the server's memory.
+
     Raises:
-        The same as `bring_back` and `Archive.read_whole`.
+        The same as `bring_back`, but `RepeatedId`, and `Archive.read_whole`.
     """
+    try:
+        async with aclosing(_appended(connection, stream, archive, after)) as reached:
+            async for position in reached:
+                after = position
+                yield position
+    except RepeatedId:
+        async with (
+            forgetful(connection, stream),
+            aclosing(_appended(connection, stream, archive, after, patient=True)) as reached,
+        ):
+            async for position in reached:
+                yield position
+
+
+async def _appended(
+    connection: Client, stream: str, archive: Archive, after: int, *, patient: bool = False
+) -> AsyncGenerator[int, None]:
     async with (
         aclosing(archive.read_whole(after=after)) as source,
-        aclosing(bring_back(connection, stream, source)) as reached,
+        aclosing(bring_back(connection, stream, source, patient=patient)) as reached,
     ):
         async for position in reached:
             yield position

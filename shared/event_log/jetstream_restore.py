@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
-from itertools import islice
-from typing import TYPE_CHECKING, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from shared.event_log.jetstream_api import (
@@ -13,6 +14,8 @@ from shared.event_log.jetstream_api import (
     NOT_SENT,
     WRONG_LAST_SEQUENCE,
     ApiError,
+    NoAnswer,
+    ask,
     parse_answer,
     subscribe,
 )
@@ -26,7 +29,14 @@ from shared.event_log.port import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Iterable,
+        Sequence,
+    )
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -35,6 +45,18 @@ if TYPE_CHECKING:
 
 _IN_FLIGHT: Final = 3
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
+_ID: Final = re.compile(rb"(?:^|\n)Nats-Msg-Id: ([^\r]*)")
+# The shortest memory for ids that the server takes, and how long until it has surely forgotten.
+_SHORTEST_WINDOW_NS: Final = 100_000_000
+_FORGETS_WITHIN_S: Final = 10.0
+_TRY_AGAIN_S: Final = 0.1
+
+
+class RepeatedId(Exception):
+    """The log holds one id twice, further apart than the server remembers ids, but nearer now.
+
+    Nothing of the batch was written. `bring_back` with `patient` takes it.
+    """
 
 
 async def bring_back(
@@ -42,6 +64,7 @@ async def bring_back(
     stream: str,
     source: AsyncIterable[Sequence[WholeRecord]],
     *,
+    patient: bool = False,
     timeout_s: float = 30.0,
 ) -> AsyncGenerator[int, None]:
     """Append records at exactly the positions they name; yields the position reached.
@@ -50,7 +73,16 @@ async def bring_back(
     written meanwhile is found out, and nothing is written behind it. The first record must
     follow the stream's last one. Close the generator (`contextlib.aclosing`).
 
+    Args:
+        connection: to the server.
+        stream: whose events these are.
+        source: the records.
+        patient: wait with an id that the server knows until it has forgotten it: inside
+            `forgetful`, that is soon. One batch at a time.
+        timeout_s: the deadline of a batch's answer.
+
     Raises:
+        RepeatedId: the server knows an id; not where `patient`.
         LogMismatch: somebody else writes to the stream.
         LogUnavailable: not connected; what was answered for is written.
         AppendOutcomeUnknown: no answer in time; look where the stream ends, and go on there.
@@ -64,22 +96,78 @@ async def bring_back(
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
 
+    async def sent(batch: list[WholeRecord]) -> asyncio.Future[Msg]:
+        batch_id = uuid4().hex
+        answers[batch_id] = waiting = asyncio.get_running_loop().create_future()
+        await _send(connection, _frames(stream, batch, batch_id, f"{inbox}.{batch_id}"))
+        return waiting
+
     subscription = await subscribe(connection, f"{inbox}.*", answered)
     in_flight: deque[tuple[int, asyncio.Future[Msg]]] = deque()
     try:
         async for records in source:
             for batch in _batches(records):
+                if patient:
+                    yield await _forgotten(batch, sent, timeout_s)
+                    continue
                 if len(in_flight) == _IN_FLIGHT:
                     yield await _reached(*in_flight.popleft(), timeout_s)
-                batch_id = uuid4().hex
-                answers[batch_id] = waiting = asyncio.get_running_loop().create_future()
-                in_flight.append((batch[-1].position, waiting))
-                await _send(connection, _frames(stream, batch, batch_id, f"{inbox}.{batch_id}"))
+                in_flight.append((batch[-1].position, await sent(batch)))
         while in_flight:
             yield await _reached(*in_flight.popleft(), timeout_s)
     finally:
         if not connection.is_closed:
             await subscription.unsubscribe()
+
+
+@asynccontextmanager
+async def forgetful(
+    connection: Client, stream: str, *, timeout_s: float = 5.0
+) -> AsyncGenerator[None]:
+    """Have the server remember ids for a tenth of a second only, while the context is open.
+
+    Whoever is killed inside leaves it so; `ensure_stream`, with which every program begins,
+    lengthens it again.
+
+    Raises:
+        LogUnavailable: no answer.
+        LogMismatch: the server does not take the setting.
+    """
+
+    async def remember(config: dict[str, Any]) -> None:
+        try:
+            await ask(connection, f"$JS.API.STREAM.UPDATE.{stream}", config, timeout_s=timeout_s)
+        except NoAnswer as error:
+            raise LogUnavailable(f"stream {stream}: {error}") from error
+        except ApiError as error:
+            raise LogMismatch(f"stream {stream}: {error}") from error
+
+    try:
+        info = await ask(connection, f"$JS.API.STREAM.INFO.{stream}", None, timeout_s=timeout_s)
+    except (ApiError, NoAnswer) as error:
+        raise LogUnavailable(f"stream {stream}: {error}") from error
+    config: dict[str, Any] = info["config"]
+    await remember(config | {"duplicate_window": _SHORTEST_WINDOW_NS})
+    try:
+        yield
+    finally:
+        await remember(config)
+
+
+async def _forgotten(
+    batch: list[WholeRecord],
+    sent: Callable[[list[WholeRecord]], Awaitable[asyncio.Future[Msg]]],
+    timeout_s: float,
+) -> int:
+    """Write one batch, as soon as the server has forgotten its ids."""
+    begun = asyncio.get_running_loop().time()
+    while True:
+        try:
+            return await _reached(batch[-1].position, await sent(batch), timeout_s)
+        except RepeatedId as error:
+            if asyncio.get_running_loop().time() - begun > _FORGETS_WITHIN_S:
+                raise AppendRefused(f"the server does not forget an id: {error}") from error
+            await asyncio.sleep(_TRY_AGAIN_S)
 
 
 async def _send(connection: Client, frames: list[bytes]) -> None:
@@ -102,8 +190,10 @@ async def _reached(position: int, waiting: asyncio.Future[Msg], timeout_s: float
     try:
         found = int(parse_answer(message)["seq"])
     except ApiError as error:
-        # The same event at another place, or another one at this: the stream is not ours alone.
-        if error.err_code in WRONG_LAST_SEQUENCE or error.err_code == DUPLICATE_IN_BATCH:
+        if error.err_code == DUPLICATE_IN_BATCH:
+            raise RepeatedId(f"of the batch that ends at {position}") from error
+        # Another event at this place: the stream is not ours alone.
+        if error.err_code in WRONG_LAST_SEQUENCE:
             raise LogMismatch(
                 f"somebody else writes to the stream (before position {position}): "
                 "stop every service before the log is brought back"
@@ -115,17 +205,26 @@ async def _reached(position: int, waiting: asyncio.Future[Msg], timeout_s: float
 
 
 def _batches(records: Sequence[WholeRecord]) -> Iterable[list[WholeRecord]]:
-    remaining = iter(records)
-    while batch := list(islice(remaining, MAX_BATCH_EVENTS)):
-        while batch:
-            size, taken = 0, 0
-            for record in batch:
-                size += len(record.data) + len(record.headers)
-                if taken and size > _MAX_BATCH_BYTES:
-                    break
-                taken += 1
-            yield batch[:taken]
-            batch = batch[taken:]
+    batch: list[WholeRecord] = []
+    size = 0
+    ids: set[bytes] = set()
+    for record in records:
+        event_id = _id_of(record)
+        size += len(record.data) + len(record.headers)
+        full = len(batch) == MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES
+        if batch and (full or event_id in ids):
+            yield batch
+            batch, size, ids = [], len(record.data) + len(record.headers), set()
+        batch.append(record)
+        ids.add(event_id)
+    if batch:
+        yield batch
+
+
+def _id_of(record: WholeRecord) -> bytes:
+    found = _ID.search(record.headers)
+    # What has no id is told from everything.
+    return found[1] if found else b"%d" % record.position
 
 
 def _frames(stream: str, batch: list[WholeRecord], batch_id: str, reply: str) -> list[bytes]:

@@ -14,12 +14,16 @@ import pytest
 from shared.archive.errors import ArchiveForked
 from shared.archive.restoring import compare, restore
 from shared.archive.settings import ArchiveSettings
+from shared.event_log.jetstream_api import ask
+from shared.event_log.jetstream_restore import forgetful
+from shared.event_log.jetstream_stream import StreamDeclaration
 from shared.event_log.port import LogMismatch
 from tests.archives import Archived, open_archived
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from shared.contracts.envelope import Envelope
     from velro.stack.seaweedfs import S3Address
 
 VELRO = str(Path(sys.executable).parent / "velro")
@@ -109,6 +113,37 @@ async def test_what_was_brought_back_is_known_by_its_id_and_appended_to_as_befor
     assert (again.position, again.duplicate) == (7, True)
     await world.fill(21, 21)
     assert await world.log.last_position() == 21
+
+
+async def written_again(world: Archived, event: Envelope, *, position: int) -> None:
+    """A second time, as soon as the server has forgotten the first."""
+    async with asyncio.timeout(20):
+        while True:
+            done = await world.log.append("generation", event.subject, [event], expected=None)
+            if not done.duplicate:
+                break
+    assert done.position == position
+
+
+async def test_an_id_that_the_log_holds_more_than_once_comes_back_wherever_it_was(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 30)
+    (event,) = (await world.log.load("generation", "g7")).events
+    async with forgetful(world.connection, world.stream):
+        await written_again(world, event.envelope, position=31)
+        await written_again(world, event.envelope, position=32)
+    await world.fill(33, 90)
+    before = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    await world.catch_up()
+    await world.delete_stream()
+    code, out = await velro(env, "restore")
+    assert code == 0, out
+    after = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    assert after == before
+    # The server remembers ids as long as before.
+    info = await ask(world.connection, f"$JS.API.STREAM.INFO.{world.stream}", None, timeout_s=5)
+    assert info["config"]["duplicate_window"] == StreamDeclaration().duplicate_window_s * 1e9
 
 
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
