@@ -109,6 +109,7 @@ class Service:
                     attempts=settings.projector_attempts,
                     fold_limit_s=settings.projector_fold_limit_s,
                 ),
+                whole=log.see_that_it_is_whole,
             )
             recognised = RecognisedLog(log, projector.other_log)
             yield cls(

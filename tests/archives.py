@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,19 +14,21 @@ from shared.archive.settings import ArchiveSettings
 from shared.archive.trimmed import TrimmedIndex
 from shared.contracts.envelope import Context, seal
 from shared.contracts.events import GenerationCancelled
+from shared.contracts.reasons import ReasonCode
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.jetstream_trim import TrimmableStream
 from shared.messaging.connection import connected
+from shared.object_store.port import StoreFailed
 from shared.object_store.s3 import s3_object_store
 from storage_svc.application.archiving import Archiver
 from storage_svc.application.trimming import Trimmer
 from tests.object_stores import settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from nats.aio.client import Client
 
@@ -122,6 +125,39 @@ class Archived:
     async def read(self, *, after: int = 0, until: int) -> list[RawRecord]:
         async with aclosing(self.archived_log.read(after=after, until=until)) as source:
             return [record async for batch in source for record in batch]
+
+
+class BucketAway:
+    """An archive whose bucket gives no answer."""
+
+    async def head(self) -> Entry | None:
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, "no answer")
+
+    async def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, f"no answer, {after}, {until}")
+        yield ()
+
+    async def records_at(self, positions: Sequence[int]) -> list[RawRecord]:
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, f"no answer, {positions}")
+
+
+def velro_environment(
+    *, nats_url: str, subject_root: str, stream: str, bucket: S3Address
+) -> dict[str, str]:
+    """What a command of `velro` needs to find this log and its archive."""
+    return {
+        "PATH": os.environ["PATH"],
+        "COLUMNS": "200",
+        "VELRO_NATS_URL": nats_url,
+        "VELRO_STREAM": stream,
+        "VELRO_SUBJECT_ROOT": subject_root,
+        "VELRO_S3_ENDPOINT_URL": bucket.endpoint_url,
+        "VELRO_S3_ACCESS_KEY": bucket.access_key,
+        "VELRO_S3_SECRET_KEY": bucket.secret_key,
+        "VELRO_S3_BUCKET": bucket.bucket,
+    }
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared.archive.restoring import compare, restore
+from shared.archive.restoring import compare, restore, write_down_what_left
+from shared.archive.trimmed import TrimmedIndex
 from shared.errors import Refused
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.program import run
@@ -29,6 +30,14 @@ class NothingArchived(Refused):
     """There is no archive to restore from."""
 
 
+class BeginningLost(Refused):
+    """The stream begins later than it should, and the archive does not have what is before."""
+
+
+class NothingLeft(Refused):
+    """The stream's events were all taken away, and it counts on where they ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a restore does.
@@ -37,16 +46,23 @@ class Plan:
         head: the archive's end.
         first: where the stream begins; later than 1 where it was trimmed.
         present: up to where the stream has events already, as the archive has them.
+        through: up to where it is written down what was trimmed.
     """
 
     head: Entry
     first: int
     present: int
+    through: int
 
     @property
     def missing(self) -> int:
         """How many events are brought back."""
         return max(self.head.last - self.present, 0)
+
+    @property
+    def not_written_down(self) -> range:
+        """Positions that are in the archive alone, and of which the index does not know."""
+        return range(min(self.through + 1, self.first), self.first)
 
 
 def restore_command(
@@ -67,12 +83,32 @@ async def _restored(console: Console, *, dry_run: bool) -> None:
         if head is None:
             raise NothingArchived(f"there is no archive under {archive.root}/ in the bucket")
         await ensure_stream(opened.connection, StreamDeclaration.of(opened.settings))
-        first = await opened.log.first_position()
-        plan = Plan(head, first, await _compared(opened, archive, console))
+        index = TrimmedIndex(opened.connection, opened.settings.subjects, opened.settings.stream)
+        first, end = await opened.log.first_position(), await opened.log.last_position()
+        through = await index.through()
+        _see_that_it_can_be(first, end, max(through, head.last), opened.settings.stream)
+        plan = Plan(head, first, await _compared(opened, archive, console), through)
         _tell(plan, opened, console)
-        if dry_run or not plan.missing:
+        if dry_run:
             return
-        await _brought_back(plan, opened, archive, console)
+        if plan.not_written_down:
+            await _written_down(plan, opened, index, archive, console)
+        if plan.missing:
+            await _brought_back(plan, opened, archive, console)
+
+
+def _see_that_it_can_be(first: int, end: int, known: int, stream: str) -> None:
+    if first > known + 1:
+        raise BeginningLost(
+            f"stream {stream} begins at position {first:,}, and the archive ends at {known:,}: "
+            "what is between them is in neither. Bring the bucket's objects back, from its "
+            "versions or a backup"
+        )
+    if 1 < first == end + 1:
+        raise NothingLeft(
+            f"stream {stream} holds no event, and would go on at position {first:,}: all were "
+            "taken away. Delete it (nats stream rm), and run this again: it is made anew and filled"
+        )
 
 
 async def _compared(opened: OpenedLog, archive: Archive, console: Console) -> int:
@@ -100,6 +136,28 @@ def _tell(plan: Plan, opened: OpenedLog, console: Console) -> None:
         f"{plan.missing:,} are to be brought back"
         + (f", from position {plan.present + 1:,} on" if plan.missing else ": nothing to do")
     )
+    if unknown := plan.not_written_down:
+        console.print(
+            f"  positions {unknown[0]:,} to {unknown[-1]:,} are in the archive alone, and the "
+            "index of what was trimmed does not know them: they are to be written down there"
+        )
+
+
+async def _written_down(
+    plan: Plan, opened: OpenedLog, index: TrimmedIndex, archive: Archive, console: Console
+) -> None:
+    unknown = plan.not_written_down
+    with _bar(console) as progress:
+        task = progress.add_task("writing down what left", total=unknown[-1])
+        async with aclosing(
+            write_down_what_left(
+                index, archive, opened.settings.subjects, after=plan.through, until=unknown[-1]
+            )
+        ) as written:
+            async for position in written:
+                progress.update(task, completed=position)
+    await opened.whole.see_that_it_is_whole()
+    console.print(f"  {len(unknown):,} events are found in the archive again, by their generation")
 
 
 async def _brought_back(plan: Plan, opened: OpenedLog, archive: Archive, console: Console) -> None:

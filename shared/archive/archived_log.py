@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shared.archive.errors import ArchiveForked
+import structlog
+
+from shared.archive.errors import ArchiveDamaged, ArchiveForked
 from shared.archive.segment import record_sha256
+from shared.archive.trimmed import BeginningMissing
 from shared.contracts.codec import Codec, Undecodable
 from shared.contracts.envelope import Recorded
+from shared.errors import Refused
 from shared.event_log.port import (
     Added,
     CorruptRecord,
@@ -23,13 +28,19 @@ from shared.object_store.port import StoreFailed
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 
+    from shared.archive.departing import Departed
     from shared.archive.manifest import Entry
-    from shared.archive.trimmed import Departed, TrimmedIndex
+    from shared.archive.trimmed import TrimmedIndex
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import Family
     from shared.event_log.port import Addition, Appended, ExpectedVersion, RawRecord, WholeRecord
 
+_log = structlog.get_logger(__name__)
+
 _ASKED_AT_ONCE: Final = 500
+# Projecting waits so long at most for the archive to be compared.
+_BUCKET_PATIENCE_S: Final = 5.0
+_NOT_WHOLE: Final = "nothing is decided on a part of a log"
 
 
 class WholeLog(EventLog, Protocol):
@@ -122,7 +133,7 @@ class ArchivedLog:
 
     async def append_all(self, additions: AsyncIterable[Addition]) -> AsyncGenerator[Added, None]:
         """See `EventLog.append_all`. Of what was trimmed nothing is written a second time."""
-        if self._trimmed is None or not await self._trimmed.through():
+        if self._trimmed is None or not await self._trimmed_through(self._trimmed):
             async with aclosing(self._log.append_all(additions)) as source:
                 async for added in source:
                     yield added
@@ -145,7 +156,7 @@ class ArchivedLog:
         """
         history = await self._log.load(family, generation_id)
         # Asked after the stream: what has left it by then is in the index.
-        departed = await self._trimmed.of(generation_id) if self._trimmed else None
+        departed = await self._departed(generation_id)
         return history if departed is None else await self._joined(family, departed, history)
 
     async def read(
@@ -179,6 +190,41 @@ class ArchivedLog:
     async def last_position(self) -> int:
         """See `EventLog.last_position`."""
         return await self._log.last_position()
+
+    async def see_that_it_is_whole(self) -> None:
+        """See that this is the archived log, and that its beginning left on purpose.
+
+        A bucket that is away says nothing against a log.
+
+        Raises:
+            LogMismatch: it is another one, or has lost events.
+            LogUnavailable: no answer.
+        """
+        if self._trimmed is not None:
+            await self._trimmed.see_that_nothing_is_missing()
+        try:
+            async with asyncio.timeout(_BUCKET_PATIENCE_S):
+                head = await self._archive.head()
+        except (StoreFailed, ArchiveDamaged, Refused, TimeoutError) as error:
+            _log.warning("log_not_compared_with_archive", reason=str(error) or "no answer")
+            return
+        if head is not None:
+            await see_that_they_agree(self._log, head)
+
+    async def _departed(self, generation_id: str) -> Departed | None:
+        if self._trimmed is None:
+            return None
+        try:
+            return await self._trimmed.of(generation_id)
+        except BeginningMissing as error:
+            raise LogUnavailable(f"{_NOT_WHOLE}: {error}") from error
+
+    async def _trimmed_through(self, trimmed: TrimmedIndex) -> int:
+        try:
+            await trimmed.see_that_nothing_is_missing()
+        except BeginningMissing as error:
+            raise LogUnavailable(f"{_NOT_WHOLE}: {error}") from error
+        return await trimmed.through()
 
     async def _is_trimmed(self, position: int) -> bool:
         """Whether it left the stream on purpose, and the archive has it.

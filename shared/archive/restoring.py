@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from shared.archive.departing import Departing
 from shared.archive.errors import ArchiveForked
 from shared.archive.segment import record_sha256
 from shared.event_log.jetstream_restore import RepeatedId, bring_back, forgetful
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
     from shared.archive.archive import Archive
     from shared.archive.archived_log import WholeLog
+    from shared.archive.trimmed import TrimmedIndex
+    from shared.contracts.subjects import Subjects
     from shared.event_log.port import WholeRecord
+
+# The ids and positions of so many events are in memory.
+_WRITTEN_DOWN_AT_ONCE: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +113,25 @@ async def _appended(
     ):
         async for position in reached:
             yield position
+
+
+async def write_down_what_left(
+    index: TrimmedIndex, archive: Archive, subjects: Subjects, *, after: int, until: int
+) -> AsyncGenerator[int, None]:
+    """Make the index of what is in the archive alone anew; yields positions.
+
+    Interrupted, it goes on behind `TrimmedIndex.through`.
+
+    Raises:
+        The same as `TrimmedIndex.add` and `Archive.read`.
+    """
+    departing = Departing(subjects)
+    begun = after
+    async with aclosing(archive.read(after=after, until=until)) as source:
+        async for records in source:
+            departing.add(records)
+            after = records[-1].position
+            if after - begun >= _WRITTEN_DOWN_AT_ONCE or after == until:
+                await index.add(departing.until(after), through=after)
+                departing, begun = Departing(subjects), after
+                yield after

@@ -8,16 +8,24 @@ from it, without the bucket, that there is no older one of that id.
 from __future__ import annotations
 
 import asyncio
+import base64
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from shared.contracts.events import Fact
+from shared.archive.departing import Departed, Through
 from shared.errors import TryLater
-from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, NoAnswer, ask
-from shared.event_log.jetstream_direct_get import DirectGet
+from shared.event_log.jetstream_api import (
+    MESSAGE_NOT_FOUND,
+    STREAM_NOT_FOUND,
+    ApiError,
+    NoAnswer,
+    ask,
+)
+from shared.event_log.jetstream_direct_get import DirectGet, Held
 from shared.event_log.jetstream_publish import Outgoing, Publisher
+from shared.event_log.jetstream_stream import stream_state
 from shared.event_log.port import (
     MAX_BATCH_EVENTS,
     NOTHING_YET,
@@ -32,9 +40,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
-    from shared.contracts.events import Family
     from shared.contracts.subjects import Subjects
-    from shared.event_log.jetstream_direct_get import Held
 
 # All who look so often have looked since: three times as long is waited for.
 _LOOK_AGAIN_S: Final = 5.0
@@ -44,28 +50,8 @@ class TrimmingElsewhere(TryLater):
     """Another process trims the same log; nothing was taken away by this one."""
 
 
-class Departed(Fact):
-    """At which positions the archive has the events of one generation that left the stream."""
-
-    generation: tuple[int, ...] = ()
-    storage: tuple[int, ...] = ()
-
-    def of(self, family: Family) -> tuple[int, ...]:
-        """Those of one aggregate, in order."""
-        return self.generation if family == "generation" else self.storage
-
-    def joined(self, other: Departed) -> Departed:
-        """Those of both."""
-        return Departed(
-            generation=tuple(sorted({*self.generation, *other.generation})),
-            storage=tuple(sorted({*self.storage, *other.storage})),
-        )
-
-
-class Through(Fact):
-    """Up to which position events were trimmed, or are about to be."""
-
-    position: int
+class BeginningMissing(LogMismatch):
+    """The log begins later than was trimmed: its beginning, or the index of it, was lost."""
 
 
 class TrimmedIndex:
@@ -76,7 +62,8 @@ class TrimmedIndex:
         subjects: those of the log.
         stream: the log's.
         timeout_s: the deadline of every single request.
-        look_again_s: for how long it is believed that nothing was ever trimmed; for all alike.
+        look_again_s: for how long it is believed that there is no index, and that the log begins
+            where it should; for all alike.
     """
 
     def __init__(
@@ -97,6 +84,9 @@ class TrimmedIndex:
         self._direct = DirectGet(connection, self._name, timeout_s=timeout_s)
         self._publisher = Publisher(connection, self._name, timeout_s=timeout_s)
         self._there = False
+        # With replicas a direct get may be answered by one that does not have the newest yet.
+        self._replicated = False
+        self._missing: str | None = None
         self._look_again_s = look_again_s
         self._look_again_at = 0.0
         self._looking = asyncio.Lock()
@@ -106,6 +96,7 @@ class TrimmedIndex:
 
         Raises:
             LogUnavailable: no answer.
+            BeginningMissing: it cannot be known.
         """
         return (await self.of_each([generation_id])).get(generation_id)
 
@@ -114,7 +105,9 @@ class TrimmedIndex:
 
         Raises:
             LogUnavailable: no answer.
+            BeginningMissing: it cannot be known.
         """
+        await self.see_that_nothing_is_missing()
         held = await self._held([self._subject(one) for one in generation_ids])
         found = {one: held.get(self._subject(one)) for one in generation_ids}
         return {
@@ -130,6 +123,17 @@ class TrimmedIndex:
             LogUnavailable: no answer.
         """
         return (await self._end())[0]
+
+    async def see_that_nothing_is_missing(self) -> None:
+        """See that all that is not in the stream any more left it on purpose.
+
+        Raises:
+            LogUnavailable: no answer.
+            BeginningMissing: it did not, or nobody knows any more.
+        """
+        await self._looked()
+        if self._missing is not None:
+            raise BeginningMissing(self._missing)
 
     async def add(self, departed: Mapping[str, Departed], *, through: int) -> None:
         """Write down what is about to leave the stream; to what is written already it is added.
@@ -172,27 +176,76 @@ class TrimmedIndex:
         return Outgoing(subject, uuid4().hex, data, expected)
 
     async def _end(self) -> tuple[int, ExpectedVersion]:
-        held = (await self._held([self._through])).get(self._through)
+        await self._looked()
+        return await self._end_now()
+
+    async def _end_now(self) -> tuple[int, ExpectedVersion]:
+        held = (await self._held_now([self._through])).get(self._through)
         if held is None:
             return 0, NOTHING_YET
         through = Through.model_validate_json(held.data)
         return through.position, ExpectedVersion(held.position)
 
     async def _held(self, subjects: Sequence[str]) -> dict[str, Held]:
-        if not subjects or not await self._is_there():
+        await self._looked()
+        return await self._held_now(subjects)
+
+    async def _held_now(self, subjects: Sequence[str]) -> dict[str, Held]:
+        if not subjects or not self._there:
             return {}
         try:
+            if self._replicated:
+                asked = [self._held_by_leader(subject) for subject in subjects]
+                return {one.subject: one for one in await asyncio.gather(*asked) if one}
             return await self._direct.last_of_each(subjects)
         except NoAnswer as error:
             raise LogUnavailable(f"stream {self._name}: {error}") from error
 
-    async def _is_there(self) -> bool:
+    async def _held_by_leader(self, subject: str) -> Held | None:
+        try:
+            answer = await self._ask("STREAM.MSG.GET", self._name, {"last_by_subj": subject})
+        except ApiError as error:
+            if error.err_code == MESSAGE_NOT_FOUND:
+                return None
+            raise LogUnavailable(f"stream {self._name}: {error}") from error
+        message = answer["message"]
+        return Held(int(message["seq"]), subject, "", base64.b64decode(message["data"]))
+
+    async def _looked(self) -> None:
+        """Know whether there is an index, and whether it accounts for the log's beginning."""
         async with self._looking:
             now = asyncio.get_running_loop().time()
-            if not self._there and now >= self._look_again_at:
-                self._there = await self._info() is not None
-                self._look_again_at = now + self._look_again_s
-            return self._there
+            if now < self._look_again_at:
+                return
+            try:
+                await self._look()
+            except LogUnavailable:
+                # That there is an index stays true while a cluster elects who answers.
+                if not self._there:
+                    raise
+            self._look_again_at = now + self._look_again_s
+
+    async def _look(self) -> None:
+        # In this order: what leaves between the questions is written down before.
+        first = await self._first_in_log()
+        info = await self._info()
+        self._there = info is not None
+        self._replicated = info is not None and int(info["config"]["num_replicas"]) > 1
+        through = (await self._end_now())[0] if first > 1 else 0
+        self._missing = None
+        if first > through + 1:
+            self._missing = (
+                f"the log begins at position {first}, and only what is up to {through} was "
+                "trimmed: its beginning was taken away in another way, or the index of what was "
+                "trimmed is lost; velro restore says whether the archive has it"
+            )
+
+    async def _first_in_log(self) -> int:
+        try:
+            state = await stream_state(self._connection, self._log, timeout_s=self._timeout_s)
+        except (ApiError, NoAnswer) as error:
+            raise LogUnavailable(f"stream {self._log}: {error}") from error
+        return state.first
 
     async def _info(self) -> dict[str, Any] | None:
         # A direct get that nobody answers may as well be a server that is away: only this
@@ -205,9 +258,10 @@ class TrimmedIndex:
             raise LogUnavailable(f"stream {self._name}: {error}") from error
 
     async def _ensure(self) -> None:
-        if self._there:
-            return
+        """Make the stream, with as many replicas as the log has by now."""
         log = await self._ask("STREAM.INFO", self._log, None)
+        replicas = int(log["config"]["num_replicas"])
+        info = await self._info()
         settings: dict[str, object] = {
             "name": self._name,
             "subjects": [f"{self._every}.*", self._through],
@@ -215,18 +269,23 @@ class TrimmedIndex:
             "retention": "limits",
             "discard": "old",
             "max_msgs_per_subject": 1,
-            "num_replicas": log["config"]["num_replicas"],
+            "num_replicas": replicas,
             "compression": "s2",
             "allow_direct": True,
             "allow_atomic": True,
             "deny_delete": True,
         }
         try:
-            # The same settings twice are no error.
-            await self._ask("STREAM.CREATE", self._name, settings)
+            if info is None:
+                # The same settings twice are no error.
+                await self._ask("STREAM.CREATE", self._name, settings)
+            elif int(info["config"]["num_replicas"]) < replicas:
+                more = info["config"] | {"num_replicas": replicas}
+                await self._ask("STREAM.UPDATE", self._name, more)
         except ApiError as error:
             raise LogMismatch(f"the server refuses stream {self._name}: {error}") from error
         self._there = True
+        self._replicated = replicas > 1
 
     async def _known_to_all(self) -> None:
         info = await self._info()

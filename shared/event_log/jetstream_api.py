@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
 STREAM_NOT_FOUND: Final = 10059
+MESSAGE_NOT_FOUND: Final = 10037
 WRONG_STREAM: Final = 10060
 # The second one comes out of atomic batches, and in a cluster while another append to the
 # subject is in flight.

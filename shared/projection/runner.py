@@ -29,7 +29,7 @@ from shared.projection.standing import ProjectorHealth, ProjectorState, Projecto
 from shared.projection.tables import QUERIES, ensure, read_checkpoint, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from asyncpg import Connection, Record
 
@@ -67,6 +67,7 @@ class Projector(Generic[Row]):
 
     Attributes:
         schema: where the tables are; the read model's name unless another version is meant.
+        whole: sees what else must be so of the log, besides that it has the checkpoint's event.
     """
 
     dsn: str
@@ -75,6 +76,7 @@ class Projector(Generic[Row]):
     decoding: Decoding
     schema: str = ""
     timing: ProjectorTiming = field(default_factory=ProjectorTiming)
+    whole: Callable[[], Awaitable[None]] | None = None
     _standing: _Standing = field(default_factory=_Standing, init=False)
     _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     # Done when there is no point in waiting for more events: told to stop, or the lock is lost.
@@ -184,6 +186,11 @@ class Projector(Generic[Row]):
         finally:
             await close(connection)
 
+    async def _recognise(self, checkpoint: Checkpoint) -> None:
+        await recognise(self.log, checkpoint)
+        if self.whole is not None:
+            await self.whole()
+
     def _interrupt(self) -> None:
         if self._interrupted is not None and not self._interrupted.done():
             self._interrupted.set_result(None)
@@ -199,7 +206,7 @@ class Projector(Generic[Row]):
         while not await QUERIES.value(connection, "try_activate", schema_name=self.schema):
             if tries % _TRIES_A_LOOK == 0:
                 if await QUERIES.value(connection, "exists_in", schema_name=self.schema):
-                    await recognise(self.log, await read_checkpoint(connection))
+                    await self._recognise(await read_checkpoint(connection))
                 if self._standing.state is not ProjectorState.STANDING_BY:
                     self._enter(ProjectorState.STANDING_BY)
             tries += 1
@@ -214,7 +221,7 @@ class Projector(Generic[Row]):
     ) -> None:
         checkpoint = await ensure(connection, self.schema, self.model)
         self._standing.position = checkpoint.position
-        await recognise(self.log, checkpoint)
+        await self._recognise(checkpoint)
         timing = self.timing
         applier = Applier(
             connection,

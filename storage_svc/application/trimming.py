@@ -10,27 +10,27 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from shared.archive.departing import Departing
 from shared.archive.restoring import compare
-from shared.archive.trimmed import Departed
 from shared.errors import VelroError
 from shared.event_log.port import CorruptRecord
 from storage_svc.domain.settled import unsettled_because
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from shared.archive.archive import Archive
     from shared.archive.archived_log import WholeLog
+    from shared.archive.departing import Departed
     from shared.archive.trimmed import TrimmedIndex
-    from shared.contracts.events import Family
     from shared.contracts.subjects import Subjects
     from shared.event_log.jetstream_trim import TrimmableStream
-    from shared.event_log.port import EventLog, RawRecord
+    from shared.event_log.port import EventLog
 
 _log = structlog.get_logger(__name__)
 
@@ -59,42 +59,6 @@ class Cut:
     def events(self) -> int:
         """How many leave."""
         return max(self.last - self.first + 1, 0)
-
-
-@dataclass(slots=True)
-class _Collected:
-    """Positions by generation and family, in the order in which generations first appear."""
-
-    subjects: Subjects
-    positions: dict[str, dict[Family, list[int]]] = field(
-        default_factory=dict[str, "dict[Family, list[int]]"]
-    )
-
-    def add(self, records: Iterable[RawRecord]) -> dict[str, int]:
-        """The generations that are new, and where each begins."""
-        new: dict[str, int] = {}
-        for record in records:
-            generation_id = self.subjects.generation_id(record.subject)
-            if generation_id not in self.positions:
-                self.positions[generation_id] = {}
-                new[generation_id] = record.position
-            family = cast("Family", record.subject.split(".")[-2])
-            self.positions[generation_id].setdefault(family, []).append(record.position)
-        return new
-
-    def until(self, last: int) -> dict[str, Departed]:
-        """What is up to a position."""
-        found: dict[str, Departed] = {}
-        for generation_id, families in self.positions.items():
-            departed = Departed(
-                **{
-                    family: tuple(position for position in positions if position <= last)
-                    for family, positions in families.items()
-                }
-            )
-            if departed != Departed():
-                found[generation_id] = departed
-        return found
 
 
 @dataclass(slots=True)
@@ -172,7 +136,7 @@ class Trimmer:
         last = min(end, first + _MOST_EVENTS - 1)
         if last < end:
             stays = None
-        collected = _Collected(self.subjects)
+        collected = Departing(self.subjects)
         if last >= first:
             async with aclosing(self.log.read(after=first - 1, until=last)) as source:
                 async for records in source:

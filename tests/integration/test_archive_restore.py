@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,15 +15,14 @@ from shared.event_log.jetstream_api import ask
 from shared.event_log.jetstream_restore import forgetful
 from shared.event_log.jetstream_stream import StreamDeclaration
 from shared.event_log.port import LogMismatch
-from tests.archives import Archived, open_archived
+from tests.archives import Archived, open_archived, velro_environment
+from tests.programs import VELRO, velro
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from shared.contracts.envelope import Envelope
     from velro.stack.seaweedfs import S3Address
-
-VELRO = str(Path(sys.executable).parent / "velro")
 
 
 @pytest.fixture
@@ -41,31 +37,9 @@ async def world(
 
 @pytest.fixture
 def env(nats_url: str, subject_root: str, stream: str, bucket: S3Address) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "COLUMNS": "200",
-        "VELRO_NATS_URL": nats_url,
-        "VELRO_STREAM": stream,
-        "VELRO_SUBJECT_ROOT": subject_root,
-        "VELRO_S3_ENDPOINT_URL": bucket.endpoint_url,
-        "VELRO_S3_ACCESS_KEY": bucket.access_key,
-        "VELRO_S3_SECRET_KEY": bucket.secret_key,
-        "VELRO_S3_BUCKET": bucket.bucket,
-    }
-
-
-async def velro(env: dict[str, str], *words: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        VELRO,
-        *words,
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    return velro_environment(
+        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
     )
-    async with asyncio.timeout(40):
-        out, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode()
 
 
 async def lost(world: Archived) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.archive.archived_log import ArchivedLog
+from shared.archive.departing import Departed
 from shared.archive.errors import ArchiveForked
 from shared.archive.restoring import restore
-from shared.archive.trimmed import Departed, TrimmingElsewhere
+from shared.archive.trimmed import TrimmingElsewhere
 from shared.contracts.envelope import Context, seal
 from shared.contracts.events import GenerationCancelled, ObjectLost
 from shared.contracts.reasons import ReasonCode
@@ -23,17 +24,15 @@ from shared.event_log.jetstream_reader import ReadLimits
 from shared.event_log.jetstream_trim import TrimmableStream
 from shared.event_log.port import NOTHING_YET, Addition, LogMismatch, LogUnavailable
 from shared.messaging.jetstream import jetstream_of
-from shared.object_store.port import StoreFailed
-from tests.archives import AT, Archived, open_archived
+from tests.archives import AT, Archived, BucketAway, open_archived
 from tests.generation_events import FAILED, REQUESTED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from shared.archive.manifest import Entry
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import AnyEvent, Family
-    from shared.event_log.port import Added, EventLog, RawRecord
+    from shared.event_log.port import Added, EventLog
     from velro.stack.seaweedfs import S3Address
 
 
@@ -74,22 +73,6 @@ async def added(log: EventLog, additions: Sequence[Addition]) -> list[Added]:
 
     async with aclosing(log.append_all(given())) as source:
         return [each async for each in source]
-
-
-class BucketAway:
-    """An archive whose bucket gives no answer."""
-
-    async def head(self) -> Entry | None:
-        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, "no answer")
-
-    async def read(
-        self, *, after: int, until: int | None = None
-    ) -> AsyncGenerator[Sequence[RawRecord], None]:
-        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, f"no answer, {after}, {until}")
-        yield ()
-
-    async def records_at(self, positions: Sequence[int]) -> list[RawRecord]:
-        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, f"no answer, {positions}")
 
 
 async def test_what_is_settled_and_archived_leaves_the_stream_and_is_read_as_before(
