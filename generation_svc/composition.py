@@ -184,7 +184,7 @@ async def log_ready(connection: Client, settings: GenerationSettings) -> DeadLet
         StreamDeclaration.of(settings),
     )
     dead_letters = DeadLetters(jetstream_of(connection), settings.stream, settings.subject_root)
-    await dead_letters.ensure()
+    await dead_letters.ensure(replicas=settings.log_replicas)
     return dead_letters
 
 

@@ -197,7 +197,8 @@ class Publisher:
             ) from error
         except NoRespondersError as error:
             raise LogUnavailable(
-                f"no stream takes {last.subject}: create {self._stream}"
+                f"nobody takes {last.subject}: there is no stream {self._stream}, or its servers "
+                "are choosing a leader"
             ) from error
         except NOT_SENT as error:
             # Raised while sending, so a batch was not committed.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+
+from nats.js.errors import NotFoundError
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -18,10 +21,20 @@ def jetstream_of(connection: Client) -> JetStreamContext:
 async def ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
     """Create a stream; one that is there with these settings is left alone.
 
+    One that has fewer replicas gets more. One that has more keeps them.
+
     Raises:
         nats.js.errors.BadRequestError: there is one with other settings.
     """
-    await cast("Any", jetstream).add_stream(config)
+    streams = cast("Any", jetstream)
+    try:
+        found = (await jetstream.stream_info(str(config.name))).config
+    except NotFoundError:
+        found = config
+    if (found.num_replicas or 1) < (config.num_replicas or 1):
+        await streams.update_stream(replace(found, num_replicas=config.num_replicas))
+    else:
+        await streams.add_stream(replace(config, num_replicas=found.num_replicas))
 
 
 async def ensure_consumer(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> None:

@@ -69,8 +69,8 @@ class DeadLetters:
     def _dead_subject(self, generation_id: str) -> str:
         return f"{self.subject_root}.dead.{RUNNER}.{generation_id}"
 
-    async def ensure(self) -> None:
-        """Create the streams where they are missing."""
+    async def ensure(self, *, replicas: int = 1) -> None:
+        """Create the streams where they are missing, with as many replicas as the log has."""
         await ensure_stream(
             self.jetstream,
             StreamConfig(
@@ -79,6 +79,7 @@ class DeadLetters:
                 storage=StorageType.FILE,
                 max_msgs_per_subject=1,
                 allow_direct=True,
+                num_replicas=replicas,
             ),
         )
         await ensure_stream(
@@ -89,6 +90,7 @@ class DeadLetters:
                 storage=StorageType.FILE,
                 retention=RetentionPolicy.WORK_QUEUE,
                 max_msgs_per_subject=1,
+                num_replicas=replicas,
             ),
         )
 

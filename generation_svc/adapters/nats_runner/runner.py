@@ -52,6 +52,7 @@ class RunnerSettings:
     """How the runner subscribes.
 
     Attributes:
+        servers: one, or several of a cluster, separated by commas.
         max_workers: generations run at once in this process.
         check_every_s: the beat in which connection and consumers are looked at.
         disconnected_for_s: a connection that stays away longer is given up and made anew.
@@ -116,7 +117,7 @@ class Runner:
     @contextlib.asynccontextmanager
     async def _subscribed(self) -> AsyncGenerator[JetStreamContext]:
         broker = NatsBroker(
-            self.settings.servers,
+            self.settings.servers.split(","),
             name=DURABLE,
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
