@@ -214,7 +214,7 @@ def _batches(records: Sequence[WholeRecord]) -> Iterable[list[WholeRecord]]:
         full = len(batch) == MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES
         if batch and (full or event_id in ids):
             yield batch
-            batch, size, ids = [], len(record.data) + len(record.headers), set()
+            batch, size, ids = [], len(record.data) + len(record.headers), set[bytes]()
         batch.append(record)
         ids.add(event_id)
     if batch:
