@@ -33,10 +33,11 @@ class GenerationSettings(LogSettings):
         runner_max_deliveries: tries before the work becomes a dead letter.
         run_first_poll_s: the wait before the first poll; it grows from there.
         run_longest_poll_s: what it grows to.
-        run_max_s: how long a provider may take.
+        run_max_s: how long a provider may take, be away, or not take it at all.
         run_unknown_wait_s: how long a webhook may take to tell what became of a paid call whose
             answer was lost. Without webhooks: how long that call may still be under way.
-        run_max_submissions: paid calls for one generation, at the most.
+        run_max_submissions: paid calls for one generation, at the most; those that were certainly
+            not taken are not counted.
         fal_key: turns the provider `fal` on.
         fal_user_id: fal's id of the account; callbacks for others are refused.
         fal_object_lifetime_s: how long fal is asked to keep outputs.

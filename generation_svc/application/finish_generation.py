@@ -67,15 +67,18 @@ class FinishGeneration:
         self, generation_id: str, result: Succeeded, request_id: str, traits: ProviderTraits
     ) -> Decided:
         loaded = await self.decider.load(generation_id)
-        if isinstance(loaded.state, Done):
-            return Decided(loaded.state, (), loaded.version)
-        outputs = self._outputs(result, traits, loaded.state)
-        if isinstance(loaded.state, Absent):
+        match loaded.state:
+            case Done(open_since=None):
+                return Decided(loaded.state, (), loaded.version)
+            case state:
+                outputs = self._outputs(result, traits, state)
+        request = None if isinstance(state, Absent) else state.request
+        if request is None:
             return await self.decider.handle(generation_id, Complete(request_id, outputs))
         stored = await store_outputs(
             outputs,
-            provider=loaded.state.request.provider,
-            user_id=loaded.state.request.user_id,
+            provider=request.provider,
+            user_id=request.user_id,
             generation_id=generation_id,
             copier=self.copier,
             budget_s=self.budget_s,
@@ -91,7 +94,9 @@ class FinishGeneration:
         match state:
             case Running(submitted_at=since) | Submitting(started_at=since):
                 born_at = since
-            case Absent() | Requested() | Done():
+            case Done(open_since=since):
+                born_at = since or self.decider.clock()
+            case Absent() | Requested():
                 born_at = self.decider.clock()
         expires_at = born_at + timedelta(seconds=traits.link_lifetime_s)
         return tuple(

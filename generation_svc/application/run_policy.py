@@ -32,16 +32,18 @@ class RunPolicy:
     Attributes:
         first_poll_s: the wait before the first poll and the smallest between two.
         longest_poll_s: the wait that polling backs off to.
-        max_run_s: after this long at the provider the generation is given up as timed out; no
-            wait that a provider asks for is longer either.
+        max_run_s: after this long at the provider, or without it, the generation is given up; and
+            so is one that the provider has not taken for so long. No wait that a provider asks for
+            is longer either.
         call_may_take_s: an announced paid call that is older, without an answer in the log, has
             lost its answer. Longer than a provider's adapter waits for one.
         unknown_wait_s: how long a webhook may take to tell what became of a paid call whose
             answer was lost, before the call is made again.
         longest_resubmit_wait_s: the wait that calling again backs off to, where the provider does
             not ask for more.
-        max_submissions: paid calls at the most.
-        tolerated_poll_failures: polls without a usable answer, one after the other.
+        max_submissions: paid calls at the most, but for those that were certainly not taken.
+        tolerated_poll_failures: so many polls of one run without a usable answer are no reason to
+            give up, however long ago the provider took it.
     """
 
     first_poll_s: float = 1.0

@@ -28,10 +28,12 @@ class StartSubmission:
     """Announce paid call number `attempt`, before it is made.
 
     `claim` is made for this announcement alone: who finds it in the log announced the call.
+    `not_taken` of the calls before it were certainly not taken.
     """
 
     attempt: int
     claim: str
+    not_taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,17 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The provider made no media in this request (None: it never took one)."""
+    """The provider made no media in this request (None: it never took one).
+
+    `given_up` where only we say so: what it made may still come.
+    """
 
     request_id: str | None
     code: str
     detail: str
     retryable: bool
     billed: bool | None
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

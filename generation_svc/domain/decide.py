@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from generation_svc.domain.commands import (
@@ -96,8 +97,12 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
         case RecordSubmitted(), Requested() | Submitting() | Running() | Done():
             return []  # a later attempt is under way, or the webhook was faster
 
-        case Complete(), Requested() | Submitting() | Running():
-            return _completed(command, state)
+        case Complete(), (
+            Requested(request=request) | Submitting(request=request) | Running(request=request)
+        ):
+            return _completed(command, request)
+        case Complete(), Done(request=GenerationRequested() as request, open_since=datetime()):
+            return _completed(command, request)  # media that exists outweighs having given up
         case Complete(), Done():
             return []  # the webhook and the poll both report; the second changes nothing
 
@@ -110,6 +115,7 @@ def decide(command: Command, state: State) -> list[GenerationEvent]:  # noqa: C9
                     detail=command.detail[:_MAX_DETAIL],
                     retryable=command.retryable,
                     billed=command.billed,
+                    given_up=True if command.given_up else None,
                 )
             ]
         case Fail(), Done():
@@ -145,7 +151,9 @@ def _requested(command: Request) -> GenerationRequested:
 
 
 def _started(command: StartSubmission) -> SubmissionStarted:
-    return SubmissionStarted(attempt=command.attempt, claim=command.claim)
+    return SubmissionStarted(
+        attempt=command.attempt, claim=command.claim, not_taken=command.not_taken or None
+    )
 
 
 def _links(command: AnswerLinks | RefuseLinks) -> LinksRenewed | LinksNotRenewed:
@@ -166,11 +174,11 @@ def _submitted(command: RecordSubmitted) -> GenerationSubmitted:
     )
 
 
-def _completed(command: Complete, state: Requested | Submitting | Running) -> list[GenerationEvent]:
+def _completed(command: Complete, request: GenerationRequested) -> list[GenerationEvent]:
     completed = GenerationCompleted(
-        user_id=state.request.user_id,
-        provider=state.request.provider,
-        model=state.request.model,
+        user_id=request.user_id,
+        provider=request.provider,
+        model=request.model,
         request_id=command.request_id,
         outputs=command.outputs,
     )

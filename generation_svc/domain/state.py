@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ from shared.contracts.events import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from shared.contracts.envelope import Envelope
 
@@ -51,12 +51,18 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Submitting:
-    """Paid call `attempt` was announced and nothing is known of its outcome."""
+    """Paid call `attempt` was announced and nothing is known of its outcome.
+
+    Of the calls before it, `not_taken` were certainly not taken; the first was announced at
+    `first_at`.
+    """
 
     request: GenerationRequested
     attempt: int
     claim: str
     started_at: datetime
+    first_at: datetime
+    not_taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,13 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Completed, failed or cancelled, for good.
+    """Completed, failed or cancelled; for good, but for what only we gave up on.
 
     `request` is None for media that another service made; `submitted` as long as no answer of the
     provider is known, which may come after the end. `answered` are the numbers of the requests for
     new links that have an answer, `renewed` what they gave, by output; with `sources_deleted` the
-    provider keeps no copy any more.
+    provider keeps no copy any more. `open_since` is when a provider began on what was given up on,
+    and may still report; None where the end is for good.
     """
 
     request: GenerationRequested | None
@@ -84,6 +91,7 @@ class Done:
     answered: frozenset[int] = frozenset()
     renewed: Mapping[int, str] = field(default_factory=dict[int, str])
     sources_deleted: bool = False
+    open_since: datetime | None = None
 
 
 State = Absent | Requested | Submitting | Running | Done
@@ -95,10 +103,18 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911
     match envelope.data, state:
         case GenerationRequested() as request, Absent():
             return Requested(request)
-        case SubmissionStarted(attempt=attempt, claim=claim), (
+        case SubmissionStarted() as started, (
             Requested(request=request) | Submitting(request=request)
         ):
-            return Submitting(request, attempt, claim, envelope.time)
+            first_at = state.first_at if isinstance(state, Submitting) else envelope.time
+            return Submitting(
+                request,
+                started.attempt,
+                started.claim,
+                envelope.time,
+                first_at,
+                started.not_taken or 0,
+            )
         case GenerationSubmitted() as submitted, (
             Requested(request=request) | Submitting(request=request)
         ):
@@ -116,7 +132,11 @@ def evolve(state: State, envelope: Envelope) -> State:  # noqa: C901, PLR0911
             (GenerationCompleted() | GenerationFailed() | GenerationCancelled()) as outcome,
             (Absent() | Requested() | Submitting() | Running()),
         ):
-            return Done(_request(state), _submitted(state), outcome)
+            return Done(
+                _request(state), _submitted(state), outcome, open_since=_open_since(state, outcome)
+            )
+        case GenerationCompleted() as completed, Done(open_since=datetime()):
+            return replace(state, outcome=completed, open_since=None)
         case (
             (
                 GenerationRequested()
@@ -158,7 +178,7 @@ def is_unwanted(request_id: str, done: Done) -> bool:
         case GenerationCompleted(request_id=made):
             return made != request_id
         case GenerationFailed():
-            return False  # the provider said so itself, or was told to stop when it was given up
+            return False  # the provider said so itself, or its result is still welcome
 
 
 def fold(envelopes: Iterable[Envelope]) -> State:
@@ -168,6 +188,17 @@ def fold(envelopes: Iterable[Envelope]) -> State:
 
 def _request(state: State) -> GenerationRequested | None:
     return None if isinstance(state, Absent | Done) else state.request
+
+
+def _open_since(state: State, outcome: Outcome) -> datetime | None:
+    """Since when a provider may be at work, where an end is only that we stopped waiting for it."""
+    match outcome, state:
+        case GenerationFailed(given_up=True), (
+            Submitting(first_at=since) | Running(submitted_at=since)
+        ):
+            return since
+        case _:
+            return None
 
 
 def _submitted(state: State) -> GenerationSubmitted | None:

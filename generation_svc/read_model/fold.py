@@ -68,8 +68,12 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
             return _completed(_made_elsewhere(event, recorded), event, recorded)
         case GenerationCompleted(), GenerationRow() if not row.status.finished:
             return _completed(row, event, recorded)
+        case GenerationCompleted(), GenerationRow(failure=Failure(given_up=True)):
+            return _completed(row._replace(failure=None), event, recorded)
         case GenerationFailed(), GenerationRow() if not row.status.finished:
-            failure = Failure(event.code, event.detail, event.retryable, event.billed)
+            failure = Failure(
+                event.code, event.detail, event.retryable, event.billed, bool(event.given_up)
+            )
             return _finished(row, recorded, Status.FAILED, failure=failure)
         case GenerationCancelled(), GenerationRow() if not row.status.finished:
             return _finished(row, recorded, Status.CANCELLED)

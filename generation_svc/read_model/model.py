@@ -76,7 +76,11 @@ class GenerationModel:
             "attempts": [row.attempts for row in written],
             "request_id": [row.request_id for row in written],
             "failure": [
-                _FAILURE.dump_json(row.failure).decode() if row.failure else None for row in written
+                # Without what has its default: rows from before there was one are the same rows.
+                _FAILURE.dump_json(row.failure, exclude_defaults=True).decode()
+                if row.failure
+                else None
+                for row in written
             ],
             "created_at": [row.created_at for row in written],
             "updated_at": [row.updated_at for row in written],

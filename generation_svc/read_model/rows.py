@@ -24,7 +24,7 @@ class Status(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether it stays like this for good."""
+        """Whether there is nothing left to wait for."""
         return self in _FINISHED
 
 
@@ -72,12 +72,13 @@ class OutputRow:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the provider made nothing."""
+    """Why the provider made nothing; or was `given_up` on, and may still complete it."""
 
     code: str
     detail: str
     retryable: bool
     billed: bool | None
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

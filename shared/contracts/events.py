@@ -141,7 +141,8 @@ class GenerationRequested(Event):
 class SubmissionStarted(Event):
     """The paid call is about to be made. Without a later event its outcome is unknown.
 
-    `claim` is known to the one run that announced the call, and so may make it.
+    `claim` is known to the one run that announced the call, and so may make it. Of the calls
+    before it, `not_taken` were certainly not taken, and so cannot be billed.
     """
 
     type: ClassVar[str] = "velro.generation.submission_started.v1"
@@ -149,6 +150,7 @@ class SubmissionStarted(Event):
 
     attempt: Attempt
     claim: str = ""
+    not_taken: Annotated[int, Field(ge=1)] | None = None
 
     def key(self) -> str:
         """One a paid call."""
@@ -201,7 +203,7 @@ class StorageFailed(Event):
 
 
 class GenerationFailed(Event):
-    """The provider made no media."""
+    """The provider made no media; or it was `given_up` on, and media that comes yet counts."""
 
     type: ClassVar[str] = "velro.generation.failed.v1"
     family: ClassVar[Family] = "generation"
@@ -210,6 +212,7 @@ class GenerationFailed(Event):
     detail: Detail
     retryable: bool
     billed: bool | None = None
+    given_up: Literal[True] | None = None
 
 
 class GenerationCancelled(Event):

@@ -151,6 +151,7 @@ async def test_a_failed_generation_says_why(velro: Api) -> None:
         "detail": "no",
         "retryable": False,
         "billed": True,
+        "given_up": False,
     }
 
 

@@ -79,7 +79,7 @@ EVENTS: tuple[AnyEvent, ...] = (
         idempotency_key="order-17",
         metadata={"project": "coast", "parent": None},
     ),
-    SubmissionStarted(attempt=1, claim="9b1c6f0e6f1d4e0c8d5a0b7e3f2a1c4d"),
+    SubmissionStarted(attempt=4, claim="9b1c6f0e6f1d4e0c8d5a0b7e3f2a1c4d", not_taken=2),
     GenerationSubmitted(
         attempt=1,
         request_id="764cabcf-b745-4b3e-ae38-1200304cf45b",
@@ -109,7 +109,9 @@ EVENTS: tuple[AnyEvent, ...] = (
             OutputFailure(index=0, reason=ReasonCode.BUCKET_UNAVAILABLE, detail="503 from S3"),
         )
     ),
-    GenerationFailed(code="content_policy", detail="refused", retryable=False, billed=True),
+    GenerationFailed(
+        code="provider_unreachable", detail="no answer", retryable=True, billed=True, given_up=True
+    ),
     GenerationCancelled(reason="the user closed the tab"),
     LinksRenewed(
         request=1,
@@ -153,10 +155,20 @@ EVENTS: tuple[AnyEvent, ...] = (
 FIRST_LOSS = MediaLost(
     index=0, attempt=9, reason=ReasonCode.SOURCE_EXPIRED, detail="404 since 04:02"
 )
+FIRST_STARTED = SubmissionStarted(attempt=1, claim="9b1c6f0e6f1d4e0c8d5a0b7e3f2a1c4d")
+FAILED = GenerationFailed(code="content_policy", detail="refused", retryable=False, billed=True)
 FIRST_STORED = MediaStored(index=0, attempt=2, object=STORED, took_s=1.25)
 
 # A type that has grown has one golden file more: `<type>+<what came>.json`.
 NAMED: dict[str, AnyEvent] = {event.type: event for event in EVENTS} | {
+    "velro.generation.submission_started.v1": FIRST_STARTED,
+    "velro.generation.submission_started.v1+not_taken": next(
+        e for e in EVENTS if isinstance(e, SubmissionStarted)
+    ),
+    "velro.generation.failed.v1": FAILED,
+    "velro.generation.failed.v1+given_up": next(
+        e for e in EVENTS if isinstance(e, GenerationFailed)
+    ),
     "velro.storage.media_lost.v1": FIRST_LOSS,
     "velro.storage.media_stored.v1": FIRST_STORED,
     "velro.storage.media_stored.v1+again": next(e for e in EVENTS if isinstance(e, MediaStored)),

@@ -53,7 +53,7 @@ REQUESTED = GenerationRequested(
     metadata={"project": "coast"},
 )
 STARTED = SubmissionStarted(attempt=1, claim="one")
-STARTED_AGAIN = SubmissionStarted(attempt=2, claim="two")
+STARTED_AGAIN = SubmissionStarted(attempt=2, claim="two", not_taken=1)
 
 
 def submitted(request_id: str, attempt: int = 1) -> GenerationSubmitted:
@@ -78,6 +78,7 @@ def fail(request_id: str | None) -> Fail:
 
 
 DONE = completed("link", "bucket", "link")
+GIVEN_UP = GenerationFailed(code="late", detail="", retryable=True, given_up=True)
 COMPLETE = Complete("r", DONE.outputs)
 
 requested = (REQUESTED,)
@@ -134,7 +135,7 @@ def test_the_first_paid_call_is_not_the_second() -> None:
 
 
 def test_the_next_paid_call_is_announced_after_the_one_before() -> None:
-    given(*submitting).when(StartSubmission(2, "two")).then(STARTED_AGAIN)
+    given(*submitting).when(StartSubmission(2, "two", 1)).then(STARTED_AGAIN)
 
 
 @pytest.mark.parametrize("attempt", [1, 3])
@@ -240,6 +241,20 @@ def test_a_failure_after_the_end_changes_nothing(end: AnyEvent) -> None:
     given(*running, end).when(fail("r")).then_nothing_happens()
 
 
+@pytest.mark.parametrize("past", [submitting, running])
+def test_media_that_comes_after_giving_up_completes_it(past: tuple[AnyEvent, ...]) -> None:
+    given(*past, GIVEN_UP).when(COMPLETE).then(DONE)
+    given(*past, GIVEN_UP, DONE).when(COMPLETE).then_nothing_happens()
+    assert isinstance(state_after(*past, GIVEN_UP, DONE), Done)
+    assert state_after(*past, GIVEN_UP, DONE) == state_after(*past, DONE)
+
+
+def test_what_was_given_up_on_can_neither_fail_again_nor_be_called_again_nor_cancelled() -> None:
+    given(*running, GIVEN_UP).when(fail("r")).then_nothing_happens()
+    given(*submitting, GIVEN_UP).when(StartSubmission(2, "two")).then_nothing_happens()
+    given(*running, GIVEN_UP).when(Cancel()).then_refused(AlreadyFinished)
+
+
 @unfinished
 def test_what_is_not_finished_can_be_cancelled(past: tuple[AnyEvent, ...]) -> None:
     given(*past).when(Cancel("closed the tab")).then(GenerationCancelled(reason="closed the tab"))
@@ -266,9 +281,10 @@ def test_sentences_of_any_length_are_cut_to_what_the_contract_takes() -> None:
 def test_a_state_holds_what_its_decisions_read() -> None:
     second = timedelta(seconds=1)
     assert state_after(*requested) == Requested(REQUESTED)
-    assert state_after(*submitting) == Submitting(REQUESTED, 1, "one", NOON + second)
+    first_at = NOON + second
+    assert state_after(*submitting) == Submitting(REQUESTED, 1, "one", first_at, first_at)
     assert state_after(*submitting, STARTED_AGAIN) == Submitting(
-        REQUESTED, 2, "two", NOON + 2 * second
+        REQUESTED, 2, "two", NOON + 2 * second, first_at, not_taken=1
     )
     assert state_after(*running) == Running(REQUESTED, submitted("r"), NOON + 2 * second)
     assert state_after(*running, DONE) == Done(REQUESTED, submitted("r"), DONE)

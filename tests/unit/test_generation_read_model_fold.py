@@ -15,6 +15,7 @@ from generation_svc.read_model.model import dump_outputs, load_outputs
 from generation_svc.read_model.rows import Failure, GenerationRow, Migration, Status, StorageState
 from shared.contracts.envelope import UNKNOWN_ENVELOPE, Context, Recorded, UnknownEvent, seal
 from shared.contracts.events import (
+    GenerationFailed,
     LinksRenewed,
     QuarantineReleased,
     RenewedLink,
@@ -85,6 +86,16 @@ def test_a_generation_goes_from_requested_to_completed() -> None:
     assert row.finished_at == row.updated_at == NOON + timedelta(seconds=4)
     assert row.position == 4
     assert row.earliest_link_death is None
+
+
+def test_what_was_given_up_on_is_failed_until_its_media_comes() -> None:
+    given_up = GenerationFailed(code="late", detail="", retryable=True, given_up=True)
+    row = row_of(REQUESTED, STARTED, SUBMITTED, given_up)
+    assert (row.status, row.outputs) == (Status.FAILED, ())
+    row = row_of(REQUESTED, STARTED, SUBMITTED, given_up, completed("link"))
+    assert (row.status, row.failure) == (Status.COMPLETED, None)
+    assert row.storage_state is StorageState.TEMPORARY
+    assert row_of(REQUESTED, FAILED, completed("link")).status is Status.FAILED
 
 
 def test_media_of_another_service_has_a_row_without_a_request() -> None:

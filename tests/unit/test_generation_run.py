@@ -18,7 +18,6 @@ from generation_svc.application.provider import (
     Succeeded,
 )
 from generation_svc.application.run_generation import UnknownProvider
-from generation_svc.application.run_policy import RunPolicy
 from generation_svc.domain.decide import AlreadyFinished, UnknownGeneration
 from shared.contracts.events import (
     GenerationCancelled,
@@ -154,17 +153,6 @@ async def test_a_call_that_is_still_under_way_elsewhere_is_not_counted_as_lost()
     assert not [line for line in lines if line["event"] == UNKNOWN]
 
 
-async def test_answers_that_are_always_lost_come_to_an_end() -> None:
-    world = await World(policy=RunPolicy(max_submissions=3)).requested()
-    world.provider.submits = ["lose_request"] * 9
-    with capture_logs() as lines:
-        await world.run()
-    failure = await the_failure(world)
-    assert (failure.code, failure.retryable, failure.billed) == ("not_submitted", True, None)
-    assert len(world.provider.submissions) == 3
-    assert [line["attempt"] for line in lines if line["event"] == UNKNOWN] == [1, 2, 3]
-
-
 async def test_an_earlier_call_that_made_the_media_completes_it_and_the_later_one_is_stopped() -> (
     None
 ):
@@ -189,18 +177,6 @@ async def test_a_busy_provider_is_called_again_when_it_said_and_billed_once() ->
     assert 90.0 <= world.time.passed_s < 90.0 + 60.0
     assert len(world.provider.taken) == 1
     assert not [line for line in lines if line["event"] == UNKNOWN]
-
-
-async def test_a_provider_that_never_takes_it_fails_it_with_the_providers_words() -> None:
-    world = await World(policy=RunPolicy(max_submissions=3)).requested()
-    world.provider.submits = [SubmitTryLater("the queue is full")] * 3
-    await world.run()
-    failure = await the_failure(world)
-    assert (failure.code, failure.retryable) == ("not_submitted", True)
-    assert "3 attempts" in failure.detail
-    assert "the queue is full" in failure.detail
-    assert world.provider.taken == {}
-    assert world.time.passed_s == 2.0 + 4.0  # and no wait after the last
 
 
 async def test_a_refused_request_fails_at_once() -> None:
@@ -250,70 +226,6 @@ async def test_a_result_that_the_provider_forgot_fails_it() -> None:
     await world.run()
     failure = await the_failure(world)
     assert (failure.code, failure.detail) == ("result_gone", "forgotten")
-
-
-async def test_polls_without_an_answer_are_borne_up_to_a_bound() -> None:
-    policy = RunPolicy(tolerated_poll_failures=3)
-    away = ProviderUnavailable("no answer")
-    world = await World(policy=policy).requested()
-    world.provider.finished_after_s = 60.0
-    world.provider.polls = [away, away, away, None, away, away, away]
-    await world.run()
-    assert await world.told() == [*TAKEN, "GenerationCompleted"]
-
-    world = await World(policy=policy).requested()
-    world.provider.polls = [away, away, away, away]
-    with pytest.raises(ProviderUnavailable):
-        await world.run()
-    assert await world.told() == TAKEN
-    assert world.provider.polls == []
-
-
-async def test_work_without_an_end_is_given_up_and_stopped() -> None:
-    world = await World().requested()
-    world.provider.finished_after_s = 1e6
-    await world.run()
-    failure = await the_failure(world)
-    assert (failure.code, failure.retryable) == ("timed_out", True)
-    assert world.provider.cancelled == ["r1"]
-    limit_s = world.policy.max_run_s
-    assert limit_s <= world.time.passed_s < limit_s + 2 * world.policy.longest_poll_s
-
-
-async def test_a_provider_that_cannot_stop_work_keeps_nobody_from_giving_it_up() -> None:
-    world = await World().requested()
-    world.provider.finished_after_s = 1e6
-    world.provider.cancels = [ProviderUnavailable("405")] * 100
-    with capture_logs() as lines:
-        await world.run()
-    assert (await the_failure(world)).code == "timed_out"
-    assert [line["event"] for line in lines] == ["given_up_and_not_stopped"]
-
-
-async def test_a_result_found_after_a_long_absence_is_not_given_up() -> None:
-    world = await World().requested()
-    assert await world.run_until(16)  # at its first poll
-    await world.play(world.time.pause(2 * world.policy.max_run_s))
-    await world.run()
-    assert (await world.told())[-1] == "GenerationCompleted"
-
-
-async def test_a_result_that_comes_while_it_is_given_up_is_the_users() -> None:
-    world = await World().requested()
-    world.provider.finished_after_s = 1e6
-    given_up_at = world.policy.max_run_s + 2.0
-    reported = False
-
-    async def report(where: str) -> None:
-        nonlocal reported
-        await asyncio.sleep(0)
-        if where == "after poll" and world.time.passed_s >= given_up_at and not reported:
-            reported = True
-            await world.call_back("r1")
-
-    await world.run(report)
-    assert (await world.told())[-1] == "GenerationCompleted"
-    assert world.provider.cancelled == []
 
 
 async def test_a_generation_cancelled_before_its_call_is_never_submitted() -> None:

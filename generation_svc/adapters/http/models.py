@@ -146,12 +146,15 @@ class OutputAnswer(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Why the provider made nothing."""
+    """Why the provider made nothing, as far as anybody knows."""
 
     code: str
     detail: str
     retryable: bool = Field(description="Whether a new generation of the same may succeed.")
     billed: bool | None = Field(description="null where the provider does not say.")
+    given_up: bool = Field(
+        description="Only we stopped waiting: media that comes yet completes the generation."
+    )
 
 
 class GenerationAnswer(BaseModel):

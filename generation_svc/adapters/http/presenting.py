@@ -68,6 +68,7 @@ async def present(found: GenerationView, urls_of_objects: ObjectUrls) -> Generat
                 detail=failure.detail,
                 retryable=failure.retryable,
                 billed=failure.billed,
+                given_up=failure.given_up,
             )
             if failure
             else None
