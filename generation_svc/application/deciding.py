@@ -27,12 +27,13 @@ class Loaded:
     """A generation as the log has it now.
 
     Attributes:
-        correlation_id: of the request that began it.
+        correlation_id, traceparent: of the request that began it.
     """
 
     state: State
     version: ExpectedVersion
     correlation_id: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +66,26 @@ class Decider:
             LogUnavailable: the log gave no answer.
         """
         history = await self.log.load("generation", generation_id)
+        first = history.events[0].envelope if history.events else None
         return Loaded(
             fold(recorded.envelope for recorded in history.events),
             history.version,
-            history.events[0].envelope.correlationid if history.events else None,
+            first.correlationid if first else None,
+            first.traceparent if first else None,
         )
 
     async def handle(
-        self, generation_id: str, command: Command, *, correlation_id: str | None = None
+        self,
+        generation_id: str,
+        command: Command,
+        *,
+        correlation_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Decided:
         """Decide a command and append what it comes to.
 
-        What it causes belongs to `correlation_id`, or else to the request that began it all.
+        What it causes belongs to `correlation_id` and to the trace `traceparent`, or else to those
+        of the request that began it all.
 
         Raises:
             Refused: the decision is no, for good.
@@ -91,6 +100,7 @@ class Decider:
             context = Context(
                 source=self.source,
                 correlation_id=correlation_id or loaded.correlation_id or generation_id,
+                traceparent=traceparent or loaded.traceparent,
             )
             now = self.clock()
             envelopes = [

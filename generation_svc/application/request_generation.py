@@ -42,7 +42,11 @@ def generation_id_for(request: Request) -> str:
 
 
 async def request_generation(
-    request: Request, *, decider: Decider, correlation_id: str | None = None
+    request: Request,
+    *,
+    decider: Decider,
+    correlation_id: str | None = None,
+    traceparent: str | None = None,
 ) -> Accepted:
     """Write GenerationRequested, or find that it is there already.
 
@@ -51,5 +55,7 @@ async def request_generation(
         TryLater: the log could not be written; nothing was accepted.
     """
     generation_id = generation_id_for(request)
-    decided = await decider.handle(generation_id, request, correlation_id=correlation_id)
+    decided = await decider.handle(
+        generation_id, request, correlation_id=correlation_id, traceparent=traceparent
+    )
     return Accepted(generation_id, decided.position, repeated=not decided.new)

@@ -31,6 +31,7 @@ class Loaded:
     state: Absent | Kept
     version: ExpectedVersion
     correlation_id: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,12 @@ class Recorder:
         generation = await self.log.load("generation", generation_id)
         storage = await self.log.load("storage", generation_id)
         history = sorted((*generation.events, *storage.events), key=lambda event: event.position)
+        first = history[0].envelope if history else None
         return Loaded(
             fold(recorded.envelope for recorded in history),
             storage.version,
-            history[0].envelope.correlationid if history else None,
+            first.correlationid if first else None,
+            first.traceparent if first else None,
         )
 
     async def record(self, generation_id: str, command: Command) -> tuple[StorageEvent, ...]:
@@ -70,7 +73,9 @@ class Recorder:
             if not events:
                 return ()
             context = Context(
-                source=self.source, correlation_id=loaded.correlation_id or generation_id
+                source=self.source,
+                correlation_id=loaded.correlation_id or generation_id,
+                traceparent=loaded.traceparent,
             )
             now = self.clock()
             envelopes = [

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from shared.contracts.events import Family
     from shared.event_log.port import History
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 BUCKET_AWAY = CopyFailed(ReasonCode.BUCKET_UNAVAILABLE, "503")
 
 
@@ -257,6 +258,15 @@ async def test_a_replica_that_shows_an_older_log_makes_no_second_event() -> None
     behind.lags = 1000
     with pytest.raises(VersionConflict):
         await decider.handle(world.generation_id, StartSubmission(1, "other claim"))
+
+
+async def test_what_a_callers_request_causes_belongs_to_the_callers_trace() -> None:
+    world = World()
+    accepted = await request_generation(REQUEST, decider=world.decider, traceparent=TRACE)
+    world.generation_id = accepted.generation_id
+    await world.run()
+    history = await world.log.load("generation", world.generation_id)
+    assert [recorded.envelope.traceparent for recorded in history.events] == [TRACE] * 4
 
 
 async def test_what_a_callers_request_causes_bears_the_callers_correlation_id() -> None:

@@ -241,6 +241,27 @@ async def test_a_callers_correlation_id_is_in_the_event_and_in_the_answer() -> N
     assert unusable.headers["x-correlation-id"] not in {"", "two words"}
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (f"00-{'4b' * 16}-{'f0' * 8}-01", True),
+        (f"00-{'0' * 32}-{'f0' * 8}-01", False),
+        (f"00-{'4b' * 16}-{'0' * 16}-01", False),
+        (f"01-{'4b' * 16}-{'f0' * 8}-01-more", False),
+        (f"00-{'4B' * 16}-{'f0' * 8}-01", False),
+        ("trace me", False),
+    ],
+)
+async def test_a_callers_trace_is_in_the_event_where_it_is_one(given: str, *, kept: bool) -> None:
+    service = HttpService()
+    async with service.client() as client:
+        made = await client.post("/v1/generations", json=BODY, headers={"traceparent": given})
+        path = f"/v1/generations/{made.json()['id']}/events"
+        (told,) = (await client.get(path)).json()["events"]
+    assert made.status_code == 202
+    assert told["traceparent"] == (given if kept else None)
+
+
 async def test_cancelling_twice_is_cancelling_once() -> None:
     service = HttpService()
     async with service.client() as client:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ID = "generation-1"
 GONE = CopyFailed(ReasonCode.SOURCE_EXPIRED, "410 Gone")
 AFTER_DEATH = NOON + timedelta(hours=2)
@@ -113,7 +114,7 @@ class Scene:
             event,
             generation_id=ID,
             at=NOON,
-            context=Context(source="generation_svc", correlation_id="request-9"),
+            context=Context(source="generation_svc", correlation_id="request-9", traceparent=TRACE),
         )
         await self.log.append("generation", ID, [envelope], expected=NOTHING_YET)
 
@@ -137,6 +138,7 @@ async def test_a_copied_output_is_said_to_be_stored_with_what_it_belongs_to() ->
     assert await scene.said() == [MediaStored, MigrationCompleted]
     history = await scene.log.load("storage", ID)
     assert {recorded.envelope.correlationid for recorded in history.events} == {"request-9"}
+    assert {recorded.envelope.traceparent for recorded in history.events} == {TRACE}
     assert scene.copier.orders[0].source_url == "https://media.example/0.png"
 
 

@@ -8,7 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic_core import to_json
 
 from generation_svc.adapters.http import limits
-from generation_svc.adapters.http.middleware import CORRELATION_HEADER, usable_correlation_id
+from generation_svc.adapters.http.middleware import (
+    CORRELATION_HEADER,
+    TRACE_HEADER,
+    usable_correlation_id,
+    usable_traceparent,
+)
 from generation_svc.adapters.http.models import (
     AcceptedAnswer,
     CancelRequest,
@@ -100,6 +105,7 @@ def generation_router(
             ),
             decider=decider,
             correlation_id=correlation_id,
+            traceparent=usable_traceparent(http.headers.get(TRACE_HEADER)),
         )
         response.status_code = 200 if accepted.repeated else 202
         response.headers["Location"] = _path(accepted.generation_id)

@@ -134,5 +134,6 @@ def _event(recorded: Recorded) -> EventAnswer:
         time=envelope.time,
         correlation_id=envelope.correlationid,
         causation_id=envelope.causationid,
+        traceparent=envelope.traceparent,
         data=data.body if isinstance(data, UnknownEvent) else data.model_dump(mode="json"),
     )

@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CORRELATION_HEADER: Final = "X-Correlation-ID"
+TRACE_HEADER: Final = "traceparent"
 _STATE: Final = "correlation_id"
 _USABLE: Final = re.compile(r"[!-~]{1,128}")
+# Version 00, which later versions begin with; ids of zeros alone are none.
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def usable_correlation_id(given: str | None) -> str | None:
     """What the caller named the request, if that is a word of at most 128 characters."""
     return given if given is not None and _USABLE.fullmatch(given) else None
+
+
+def usable_traceparent(given: str | None) -> str | None:
+    """The caller's place in a trace, passed on as it came: no spans of our own are recorded."""
+    return given if given is not None and _TRACEPARENT.fullmatch(given) else None
 
 
 def correlation_id_of(request: Request) -> str | None:

@@ -248,6 +248,7 @@ class EventAnswer(BaseModel):
     time: datetime
     correlation_id: str | None
     causation_id: str | None
+    traceparent: str | None = Field(description="The trace of the request that began it.")
     data: dict[str, JsonValue]
 
 
