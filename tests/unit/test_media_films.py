@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from shared.media.films import Film, film
 from shared.media.pictures import Dimensions
-from shared.media.sniff import MOV, MP4, PNG, WEBM, MediaKind
+from shared.media.sniff import HEAD_BYTES, MOV, MP4, PNG, WEBM, MediaKind, sniff
 from shared.object_store.port import Held
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+REAL = Path(__file__).parents[1] / "films"
 UPRIGHT = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 QUARTER_TURN = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
 
@@ -77,6 +75,19 @@ def a_webm(width: int, height: int, seconds: float, *, known_length: bool = True
         + b"\x1f\x43\xb6\x75\x01"
         + b"\xff" * 7
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("lying.mp4", MP4, Film(Dimensions(90, 160), 0.8)),
+        ("film.webm", WEBM, Film(Dimensions(160, 90), 0.808)),
+    ],
+)
+def test_a_film_of_a_real_encoder_tells_what_it_is(name: str, kind: MediaKind, told: Film) -> None:
+    path = REAL / name
+    assert sniff(path.read_bytes()[:HEAD_BYTES], announced=None) is kind
+    assert film(path, kind) == told
 
 
 @pytest.mark.parametrize("kind", [MP4, MOV])
