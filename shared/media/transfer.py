@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from aiohttp.http import HttpProcessingError
+
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
 from shared.media.hashes import Hashes
@@ -90,9 +92,11 @@ class Transfer:
         """Append the body to what came, or begin anew where the source cannot go on.
 
         Raises:
-            Broken: it ended too soon, or is not the part that was asked for.
-            CopyFailed: it is too large, too slow, longer than announced, or no media.
+            Broken: it ended too soon or too late, or is not the part that was asked for.
+            CopyFailed: it is too large, too slow, or no media.
         """
+        # The connection is given back with the body's last byte.
+        protocol = answer.connection.protocol if answer.connection else None
         await self._begin(answer)
         try:
             await self._append(answer)
@@ -103,6 +107,12 @@ class Transfer:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+        if protocol is not None and isinstance(protocol.exception(), HttpProcessingError):
+            # HTTP ends a body at its announced length (RFC 9112, 6.3), and what stands after it is
+            # no answer: who sends that has announced the wrong length, and the file goes on.
+            detail = f"more came than the {self.total or 0:,} bytes that were announced"
+            self.restart()
+            raise Broken(detail)
         if self.total is not None and self.received != self.total:
             raise Broken(f"{self.received:,} of {self.total:,} bytes came")
         if not self.received:
@@ -148,9 +158,6 @@ class Transfer:
             self.received += len(chunk)
             if self.received > self.limit_bytes():
                 raise self._too_large("more bytes came than are allowed")
-            if self.total is not None and self.received > self.total:
-                detail = f"more came than the {self.total:,} bytes that were announced"
-                raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
             if self.received > self.room.size_bytes:
                 await self.room.grow(min(2 * self.received, self.limit_bytes()))
             await self._keep(chunk)

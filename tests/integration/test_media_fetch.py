@@ -178,11 +178,17 @@ async def test_a_body_that_is_always_short_is_no_file(plain: Fetching) -> None:
     assert 1 < len(plain.host.seen) < 10
 
 
-async def test_what_comes_beyond_the_announced_length_is_not_part_of_the_file(
-    plain: Fetching,
-) -> None:
-    # HTTP itself ends a body there (RFC 9112, 6.3): the file is what was announced.
-    assert await plain.fetch(answers(BODY + b"more", announced=len(BODY))) == BODY
+async def test_a_body_that_is_longer_than_announced_is_asked_for_again(plain: Fetching) -> None:
+    whole = BODY + bytes(100_000)
+    assert await plain.fetch(answers(whole, announced=CUT, ETag='"v1"'), answers(whole)) == whole
+    assert plain.host.headers_seen("Range") == [None, None]
+
+
+async def test_a_body_that_is_always_longer_than_announced_is_no_file(plain: Fetching) -> None:
+    failed = await plain.fails(answers(BODY + bytes(100_000), announced=len(BODY)))
+    assert failed.reason is ReasonCode.SOURCE_UNAVAILABLE
+    assert "more came than the" in failed.detail
+    assert 1 < len(plain.host.seen) < 10
 
 
 async def test_chunks_that_end_are_a_file(plain: Fetching) -> None:
