@@ -101,7 +101,7 @@ class BacklogReport(Protocol):
         dies_before: datetime | None = None,
         reason: ReasonCode | None = None,
     ) -> list[WaitingOutput]:
-        """What waits, the soonest death first."""
+        """What waits, the soonest death first; of what still lives, only what dies so soon."""
         ...
 
     async def lost(

@@ -42,13 +42,17 @@ group by 1
 order by outputs desc, reason;
 
 -- name: waiting(now, dies_before, reason, max_rows)
--- What waits for an attempt or for a new link, the soonest death first.
+-- What waits for an attempt or for a new link, the soonest death first; with a moment, only what
+-- still lives and dies before it: what is counted as at risk.
 select
     generation_id, output_index, user_id, provider, source_host, dies_at, attempts, state,
     next_attempt_at, reason, detail, coalesce(lease_until > :now, false) as running
 from backlog
 where next_attempt_at is not null
-    and (:dies_before::timestamptz is null or (dies_at < :dies_before and state = 'pending'))
+    and (
+        :dies_before::timestamptz is null
+        or (dies_at > :now and dies_at < :dies_before and state = 'pending')
+    )
     and (:reason::text is null or reason = :reason)
 order by deadline, turn
 limit :max_rows;

@@ -17,6 +17,7 @@ from shared.postgres.queries import Queries
 from storage_svc.adapters.postgres_backlog import PostgresBacklog
 from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
+from storage_svc.domain.policies import AT_RISK_FACTOR
 from storage_svc.read_model.entries import Entry, EntryState
 from storage_svc.read_model.model import HERE, NAME, BacklogModel
 from storage_svc.read_model.rows import Backlog
@@ -356,7 +357,7 @@ async def test_without_tables_there_is_no_backlog_yet(database: str) -> None:
     await pool.close()
 
 
-async def test_the_report_counts_what_is_at_risk(table: Table) -> None:
+async def test_the_report_counts_and_lists_what_is_at_risk(table: Table) -> None:
     await table.add("overdue", NOON - MINUTE)
     await table.add("at risk", NOON + timedelta(seconds=10))
     await table.add("safe", NOON + HOUR)
@@ -380,8 +381,11 @@ async def test_the_report_counts_what_is_at_risk(table: Table) -> None:
     assert summary.soonest_death == NOON - MINUTE
     assert summary.p95_copy_s == 4.0
     assert summary.reasons == {"not tried yet": 2, "bucket_unavailable": 1}
-    waiting = await PostgresReport(table.pool).waiting(NOON, max_rows=10, dies_before=NOON + MINUTE)
-    assert [output.ref.generation_id for output in waiting] == ["overdue", "at risk"]
+    at_risk_until = NOON + timedelta(seconds=AT_RISK_FACTOR * summary.p95_copy_s)
+    waiting = await PostgresReport(table.pool).waiting(NOON, max_rows=10, dies_before=at_risk_until)
+    assert [output.ref.generation_id for output in waiting] == ["at risk"]
+    everything = await PostgresReport(table.pool).waiting(NOON, max_rows=10)
+    assert [output.ref.generation_id for output in everything] == ["overdue", "at risk", "safe"]
 
 
 @pytest.mark.parametrize("query", ["lease_living", "lease_dead", "promote", "release", "next_due"])
