@@ -24,7 +24,7 @@ from tests.storage_world import World, now, open_world
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from velro.stack.seaweedfs import S3Address
 
@@ -74,16 +74,22 @@ class Scene:
 
     @asynccontextmanager
     async def storing(
-        self, bucket: S3Address | None = None, refetching: Refetching | None = None
+        self,
+        bucket: S3Address | None = None,
+        refetching: Refetching | None = None,
+        *,
+        patience: Mapping[str, float] | None = None,
     ) -> AsyncGenerator[StoreOutput]:
         """The use case in this process, with real downloads and real puts."""
         address = bucket or self.bucket
         s3 = S3Settings.model_validate(asdict(address) | {"timeout_s": 5.0})
-        media = MediaSettings(
-            media_http_hosts=(self.media.host,),
-            spool_dir=Path(self.env["VELRO_SPOOL_DIR"]),
-            media_max_bytes=1_000_000,
-        )
+        told = {
+            "media_http_hosts": (self.media.host,),
+            "spool_dir": Path(self.env["VELRO_SPOOL_DIR"]),
+            "media_max_bytes": 1_000_000,
+            **(patience or {}),
+        }
+        media = MediaSettings.model_validate(told)
         recorder = Recorder(self.world.log, clock=now, source="tests")
         async with s3_object_store(s3) as store, media_copier(media, store) as copier:
             yield StoreOutput(

@@ -235,7 +235,7 @@ class S3ObjectStore:
         if found is None or found.size_bytes != order.size_bytes or found.sha256 != order.sha256:
             return False
         known = self._capabilities
-        trusted = known is None or known.body_check is not BodyCheck.NONE
+        trusted = known is not None and known.body_check is not BodyCheck.NONE
         if self._settings.verify == "head" and trusted:
             return True
         digest = hashlib.sha256()

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
+from botocore.exceptions import ClientError
 
 from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
 from shared.contracts.reasons import ReasonCode
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import FailedNow, LostNow, StoredNow
-from tests.storage_media import picture
+from tests.object_stores import told_s3
+from tests.storage_media import media_server, picture
 from tests.storage_world import now
+from velro.stack.ports import choose
+from velro.stack.seaweedfs import SeaweedServer, s3_client
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from tests.servers.port import OwnS3
     from tests.storage_scene import Scene
     from velro.stack.seaweedfs import S3Address
@@ -27,9 +35,32 @@ NAME = "g-0.png"
 PAST = timedelta(seconds=-5)
 
 
-async def attempt(scene: Scene, *, bucket: S3Address | None = None) -> object:
-    async with scene.storing(bucket) as store:
+def filled(address: S3Address) -> None:
+    """Put until no more is taken."""
+    client = s3_client(address)
+    with contextlib.closing(client):
+        for number in range(50):
+            try:
+                client.put_object(Bucket=address.bucket, Key=f"full/{number}", Body=bytes(500_000))
+            except ClientError:
+                return
+    raise AssertionError("it takes whatever it is given")
+
+
+async def attempt(
+    scene: Scene, *, bucket: S3Address | None = None, patience: Mapping[str, float] | None = None
+) -> object:
+    async with scene.storing(bucket, patience=patience) as store:
         return await store(OUTPUT)
+
+
+async def said_to_have_failed(scene: Scene) -> MigrationAttemptFailed:
+    """The one thing that the log says: an attempt that will be made again."""
+    (failed,) = await scene.world.said("g")
+    assert isinstance(failed, MigrationAttemptFailed)
+    assert failed.detail
+    assert failed.retry_at > now() - timedelta(seconds=5)
+    return failed
 
 
 async def test_the_bytes_arrive_as_they_were(scene: Scene) -> None:
@@ -122,6 +153,118 @@ async def test_a_link_into_the_network_is_given_up_at_once(scene: Scene) -> None
     outcome = await attempt(scene)
     assert isinstance(outcome, LostNow)
     assert outcome.reason is ReasonCode.BLOCKED_ADDRESS
+
+
+async def test_a_source_that_sends_too_slowly_is_tried_again_and_the_log_says_so(
+    scene: Scene,
+) -> None:
+    async def drop_by_drop(request: web.Request) -> web.StreamResponse:
+        body = picture(NAME, size_bytes=100_000)
+        answer = web.StreamResponse(headers={"Content-Length": str(len(body))})
+        await answer.prepare(request)
+        for at in range(0, len(body), 100):
+            await answer.write(body[at : at + 100])
+            await asyncio.sleep(0.02)
+        return answer
+
+    scene.media.answers[NAME] = drop_by_drop
+    await scene.completed("g")
+    slow = {"media_window_s": 0.2, "media_min_bytes_per_s": 50_000.0}
+    assert isinstance(await attempt(scene, patience=slow), FailedNow)
+    failed = await said_to_have_failed(scene)
+    assert failed.reason is ReasonCode.TOO_SLOW
+    assert "bytes/s" in failed.detail
+
+
+@pytest.mark.parametrize("announced", [5000, 10])
+async def test_a_source_whose_length_is_a_lie_is_tried_again_and_the_log_says_so(
+    scene: Scene, announced: int
+) -> None:
+    async def lying(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\nConnection: close\r\n\r\n"
+        request.transport.write(head.encode() + picture(NAME))
+        request.transport.close()
+        return web.Response()
+
+    scene.media.answers[NAME] = lying
+    await scene.completed("g")
+    assert isinstance(await attempt(scene), FailedNow)
+    failed = await said_to_have_failed(scene)
+    assert failed.reason is ReasonCode.SOURCE_UNAVAILABLE
+    assert await scene.objects() == {}
+
+
+async def test_a_source_that_nobody_answers_for_is_tried_again_and_the_log_says_so(
+    scene: Scene,
+) -> None:
+    async with media_server() as gone:
+        pass
+    await scene.world.completed("g", url=f"http://{gone.host}/{NAME}")
+    scene.media.port, port = gone.port, scene.media.port
+    try:
+        assert isinstance(await attempt(scene), FailedNow)
+    finally:
+        scene.media.port = port
+    failed = await said_to_have_failed(scene)
+    assert failed.reason is ReasonCode.SOURCE_UNAVAILABLE
+    assert "gave no answer" in failed.detail
+
+
+async def test_a_bucket_that_says_that_it_is_full_loses_nothing_even_past_the_death_of_the_link(
+    scene: Scene,
+) -> None:
+    await scene.completed("g", dies_in=PAST)
+    async with told_s3() as told:
+        told.refusals["PUT"] = (507, "InsufficientStorage")
+        assert isinstance(await attempt(scene, bucket=told.address), FailedNow)
+        assert (await said_to_have_failed(scene)).reason is ReasonCode.BUCKET_FULL
+        del told.refusals["PUT"]
+        assert isinstance(await attempt(scene, bucket=told.address), StoredNow)
+
+
+@pytest.mark.timeout(120)
+async def test_a_bucket_without_room_loses_nothing_and_takes_it_when_it_has_some(
+    scene: Scene, tmp_path: Path
+) -> None:
+    names = ("s3", "master", "volume", "filer", "admin")
+    chosen = choose(dict.fromkeys(names), tmp_path / "ports.json")
+    own = SeaweedServer(
+        tmp_path,
+        s3_port=chosen["s3"],
+        master_port=chosen["master"],
+        volume_port=chosen["volume"],
+        filer_port=chosen["filer"],
+        admin_port=chosen["admin"],
+        owned=True,
+    )
+    roomy = own.process.argv
+    own.process.argv = [*roomy, "-volume.max=1", "-master.volumeSizeLimitMB=1"]
+    await asyncio.to_thread(own.process.start)
+    try:
+        await asyncio.to_thread(filled, own.address)
+        await scene.completed("g")
+        assert isinstance(await attempt(scene, bucket=own.address), FailedNow)
+        # It says no more than that something is wrong inside.
+        assert (await said_to_have_failed(scene)).reason is ReasonCode.BUCKET_UNAVAILABLE
+        await asyncio.to_thread(own.process.stop)
+        own.process.argv = roomy
+        await asyncio.to_thread(own.process.start)
+        assert isinstance(await attempt(scene, bucket=own.address), StoredNow)
+    finally:
+        await asyncio.to_thread(own.process.kill)
+
+
+async def test_bytes_that_the_bucket_changed_are_put_again_and_the_log_says_so(
+    scene: Scene,
+) -> None:
+    await scene.completed("g")
+    async with told_s3() as told:
+        told.garble = True
+        assert isinstance(await attempt(scene, bucket=told.address), FailedNow)
+        assert (await said_to_have_failed(scene)).reason is ReasonCode.CHECKSUM_MISMATCH
+        told.garble = False
+        assert isinstance(await attempt(scene, bucket=told.address), StoredNow)
 
 
 async def test_a_bucket_that_refuses_the_credentials_is_tried_again(scene: Scene) -> None:
