@@ -110,6 +110,7 @@ class Wire:
     Attributes:
         hold_requests: bytes that are not forwarded, nor anything after them.
         hold_answers: bytes after which nothing comes back.
+        hold_after: bytes that a request has to hold before anything is held.
         caught: one of these was seen.
     """
 
@@ -117,6 +118,7 @@ class Wire:
     port: int = 0
     hold_requests: bytes | None = None
     hold_answers: bytes | None = None
+    hold_after: bytes | None = None
     caught: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
 
@@ -129,6 +131,15 @@ class Wire:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _seen(self, window: bytes) -> tuple[bytes, bytes | None]:
+        """What of a connection's last bytes still counts, and what of ours is in them."""
+        if self.hold_after is not None:
+            if self.hold_after in window:
+                self.hold_after = None
+            return window[-3:], None
+        wanted = (self.hold_requests, self.hold_answers)
+        return window, next((each for each in wanted if each and each in window), None)
+
     async def connected(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         server, out = await asyncio.open_connection("127.0.0.1", self.target_port)
         silent = asyncio.Event()
@@ -136,13 +147,12 @@ class Wire:
         async def requests() -> None:
             window = b""
             while data := await client.read(65536):
-                window = (window + data)[-200_000:]
-                if self.hold_requests and self.hold_requests in window:
+                window, found = self._seen((window + data)[-200_000:])
+                if found is not None:
                     self.caught.set()
-                    await asyncio.Event().wait()
-                if self.hold_answers and self.hold_answers in window:
+                    if found == self.hold_requests:
+                        await asyncio.Event().wait()
                     silent.set()
-                    self.caught.set()
                 out.write(data)
                 await out.drain()
             out.close()
@@ -168,10 +178,19 @@ class Wire:
 
 @asynccontextmanager
 async def wire(
-    target_port: int, *, hold_requests: bytes | None = None, hold_answers: bytes | None = None
+    target_port: int,
+    *,
+    hold_requests: bytes | None = None,
+    hold_answers: bytes | None = None,
+    hold_after: bytes | None = None,
 ) -> AsyncGenerator[Wire]:
     """A wire to a port of this machine."""
-    proxy = Wire(target_port, hold_requests=hold_requests, hold_answers=hold_answers)
+    proxy = Wire(
+        target_port,
+        hold_requests=hold_requests,
+        hold_answers=hold_answers,
+        hold_after=hold_after,
+    )
     server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

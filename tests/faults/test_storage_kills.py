@@ -10,7 +10,7 @@ from aiohttp import web
 
 from shared.contracts.events import MediaStored, MigrationCompleted
 from tests.storage_media import picture
-from tests.storage_process import storage_process, wire
+from tests.storage_process import run, storage_process, wire
 from tests.storage_scene import Scene, open_scene, port_of
 from tests.storage_world import DEADLINE_S
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from velro.stack.seaweedfs import S3Address
 
 NAME = "g-0.png"
+FTYP = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41"
+# More than is held in memory, and less than goes in parts.
+FILM = FTYP + bytes(range(256)) * 16_384
 
 
-async def healed(scene: Scene) -> None:
+async def healed(scene: Scene, body: bytes = picture(NAME), media_type: str = "image/png") -> None:
     """A new process finishes what the killed one began: one object, one event."""
     async with storage_process(scene.env, "serve", quiet=True) as process:
         await scene.world.until_pending(0)
@@ -31,7 +34,11 @@ async def healed(scene: Scene) -> None:
     said = await scene.world.said("g")
     assert [type(event) for event in said] == [MediaStored, MigrationCompleted]
     (stored,) = [event for event in said if isinstance(event, MediaStored)]
-    assert await scene.objects() == {stored.object.key: (picture(NAME), "image/png")}
+    assert await scene.objects() == {stored.object.key: (body, media_type)}
+
+
+def files_in(spool: Path) -> list[Path]:
+    return [path for path in spool.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -77,8 +84,41 @@ async def test_a_worker_killed_in_the_download_stores_the_object_once(
     assert await scene.objects() == {}
     del scene.media.answers[NAME]
     await healed(scene)
-    left = await asyncio.to_thread(lambda: [path for path in tmp_path.rglob("*") if path.is_file()])
+    left = await asyncio.to_thread(files_in, tmp_path)
     assert not left, "the spool is swept, and removed at the end"
+
+
+async def test_a_worker_killed_with_a_film_half_in_its_spool_stores_it_once_and_leaves_no_file(
+    scene: Scene, tmp_path: Path
+) -> None:
+    over = asyncio.Event()
+
+    async def half_of_it(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": str(len(FILM))})
+        await answer.prepare(request)
+        await answer.write(FILM[: len(FILM) // 2])
+        await over.wait()
+        return answer
+
+    async def whole(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=FILM)
+
+    def spooled() -> list[Path]:
+        return [path for path in files_in(tmp_path) if not path.suffix and path.stat().st_size]
+
+    scene.media.answers[NAME] = half_of_it
+    await scene.completed("g")
+    async with storage_process(scene.env, "serve", quiet=True) as process:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await asyncio.to_thread(spooled):  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.05)
+        await process.kill()
+    over.set()
+    (left,) = await asyncio.to_thread(spooled)
+    assert left.stat().st_size < len(FILM)
+    scene.media.answers[NAME] = whole
+    await healed(scene, FILM, "video/mp4")
+    assert not await asyncio.to_thread(files_in, tmp_path)
 
 
 async def test_a_worker_killed_before_the_put_stores_the_object_once(scene: Scene) -> None:
@@ -108,6 +148,25 @@ async def test_a_worker_killed_after_the_put_stores_the_object_once(scene: Scene
             while not await scene.objects():  # noqa: ASYNC110 - S3 tells nobody of a put
                 await asyncio.sleep(0.05)
         await process.kill()
+    assert await scene.world.said("g") == []
+    await healed(scene)
+
+
+async def test_a_worker_killed_at_its_look_at_what_it_put_stores_the_object_once(
+    scene: Scene,
+) -> None:
+    await scene.completed("g")
+    async with (
+        wire(
+            port_of(scene.bucket.endpoint_url),
+            hold_after=b"IEND",
+            hold_requests=b"HEAD /" + scene.bucket.bucket.encode() + b"/ann/",
+        ) as s3,
+        storage_process(scene.through(s3=s3), "serve", quiet=True) as process,
+    ):
+        await s3.wait_caught()
+        await process.kill()
+    assert len(await scene.objects()) == 1
     assert await scene.world.said("g") == []
     await healed(scene)
 
@@ -157,6 +216,30 @@ async def test_two_services_at_once_store_each_object_once(scene: Scene) -> None
         ]
     assert set(scene.media.requests.values()) == {1}, "nothing was downloaded twice"
     assert len(await scene.objects()) == 40
+
+
+async def test_two_processes_at_one_output_in_the_same_moment_store_it_once(scene: Scene) -> None:
+    both = asyncio.Event()
+
+    async def when_both_ask(_request: web.Request) -> web.StreamResponse:
+        if scene.media.requests[NAME] == 2:
+            both.set()
+        await both.wait()
+        return web.Response(body=picture(NAME), content_type="image/png")
+
+    scene.media.answers[NAME] = when_both_ask
+    await scene.completed("g")
+    async with storage_process(scene.env, "serve", quiet=True):
+        await scene.media.requested(NAME, 1, timeout_s=60.0)
+        # A person does not wait for anybody's lease.
+        ended = await run(scene.env, "retry", "g")
+        assert ended.code == 0, ended.err
+        await scene.world.until_pending(0)
+    assert [type(event) for event in await scene.world.said("g")] == [
+        MediaStored,
+        MigrationCompleted,
+    ]
+    assert list((await scene.objects()).values()) == [(picture(NAME), "image/png")]
 
 
 async def test_a_service_beside_a_killed_one_takes_over_its_work(scene: Scene) -> None:
