@@ -4,6 +4,7 @@ one a source host. It lives in the memory of one process; nothing is lost with i
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 BUCKET_REASONS = tuple(reason for reason in ReasonCode if cause_of(reason) is Cause.BUCKET)
 
-# When the bucket is back, this many copies at once, then twice as many with each success: what
-# waited comes back as a slope and not as a wall.
+# When the bucket or a host is back, this many copies at once, then twice as many with each success:
+# what waited comes back as a slope and not as a wall.
 _FIRST_RAMP = 2
 
 
@@ -37,7 +38,7 @@ class Admission:
 
     Attributes:
         max_rows: how many outputs.
-        closed_hosts: not from these.
+        closed_hosts: not from these: they are down, or just back and have as much as they may.
         changes_at: when more may be allowed without any report; None: nothing is held back.
     """
 
@@ -52,7 +53,9 @@ class Gate:
     def __init__(self) -> None:
         self._bucket = Circuit()
         self._hosts: dict[str, Circuit] = {}
+        self._at_work: Counter[str] = Counter()
         self._ramp: int | None = None
+        self._host_ramps: dict[str, int] = {}
         self.bucket_back_at: datetime | None = None
 
     @property
@@ -68,7 +71,7 @@ class Gate:
         waits = [c.opens_until for c in (self._bucket, *closed.values()) if c.opens_until]
         return Admission(
             max_rows=room if allowed is None else min(room, allowed),
-            closed_hosts=frozenset(closed),
+            closed_hosts=frozenset(closed).union(filter(self._is_full, self._host_ramps)),
             changes_at=min(waits, default=None),
         )
 
@@ -77,6 +80,9 @@ class Gate:
         host = self._hosts.get(lease.source_host, Circuit())
         if self._bucket.allows(now) == 0 or host.allows(now) == 0:
             return False
+        if self._is_full(lease.source_host):
+            return False
+        self._at_work[lease.source_host] += 1
         self._bucket = self._bucket.started()
         self._keep(lease.source_host, host.started())
         return True
@@ -84,13 +90,16 @@ class Gate:
     def ended(self, lease: Lease, outcome: Outcome | None, now: datetime) -> None:
         """What came of a copy; None: nobody knows."""
         host = self._hosts.get(lease.source_host, Circuit())
+        self._at_work[lease.source_host] -= 1
+        if not self._at_work[lease.source_host]:
+            del self._at_work[lease.source_host]
         match outcome:
             case None | AlreadySettled() | AwaitsLink(tried=False) | LostNow(tried=False):
                 self._bucket = self._bucket.ended()
                 self._keep(lease.source_host, host.ended())
             case StoredNow():
                 self._bucket_works(now)
-                self._keep(lease.source_host, host.succeeded())
+                self._host_works(lease.source_host, host)
             case FailedNow(reason=reason) | AwaitsLink(reason=reason) | LostNow(reason=reason):
                 self._failed(lease.source_host, host, reason, now)
             case _:
@@ -107,7 +116,7 @@ class Gate:
             case Cause.SOURCE | Cause.GONE | Cause.CONTENT:
                 # The host answered, about this one output: the host itself is well.
                 self._bucket = self._bucket.ended()
-                self._keep(name, host.succeeded())
+                self._host_works(name, host)
             case Cause.COPY:
                 self._bucket = self._bucket.ended()
                 self._keep(name, host.ended())
@@ -119,6 +128,16 @@ class Gate:
         elif self._ramp is not None:
             self._ramp = self._ramp * 2 if self._ramp < _RAMP_IS_OVER else None
         self._bucket = self._bucket.succeeded()
+
+    def _host_works(self, name: str, host: Circuit) -> None:
+        if host.is_open:
+            self._host_ramps[name] = _FIRST_RAMP
+        elif (ramp := self._host_ramps.pop(name, _RAMP_IS_OVER)) < _RAMP_IS_OVER:
+            self._host_ramps[name] = ramp * 2
+        self._keep(name, host.succeeded())
+
+    def _is_full(self, name: str) -> bool:
+        return self._at_work[name] >= self._host_ramps.get(name, _RAMP_IS_OVER)
 
     def _keep(self, name: str, circuit: Circuit) -> None:
         # A circuit at rest says nothing: hosts come and go, and are not remembered for ever.

@@ -32,7 +32,7 @@ _BUSY_S = 0.2
 _GATHER_S = 0.01
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
-_RELEASE_EVERY_S = 0.2
+RELEASE_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ class Workers:
             if not released:
                 return
             self._news.set()
-            await asyncio.sleep(_RELEASE_EVERY_S * (0.5 + self._jitter()))
+            await asyncio.sleep(RELEASE_EVERY_S * (0.5 + self._jitter()))
 
     @contextlib.asynccontextmanager
     async def _leases_held(self) -> AsyncGenerator[None]:

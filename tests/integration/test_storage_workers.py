@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,15 @@ from shared.contracts.events import (
 )
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
-from tests.storage_world import DEADLINE_S, PretendedCopier, World, open_world
+from storage_svc.application.recording import Recorder
+from storage_svc.application.workers import RELEASE_EVERY_S
+from storage_svc.domain.circuit import TRIPS_AFTER
+from storage_svc.domain.commands import RecordAttemptFailed
+from tests.storage_world import DEADLINE_S, PretendedCopier, World, now, open_world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
 
     from shared.media.copying import CopyOrder
 
@@ -188,6 +194,42 @@ async def test_while_the_bucket_is_away_no_attempts_are_burned(world: World) -> 
     away = False
     async with world.at_work(world.workers(copier, concurrency=4)):
         await world.until_pending(0)
+
+
+async def test_when_the_bucket_is_back_what_waited_comes_before_its_time_and_a_little_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(world.log, clock=now, source="tests")
+    for number in range(30):
+        await world.completed(f"waits-{number}", dies_in=10 * MINUTE)
+        in_an_hour = RecordAttemptFailed(
+            0, 1, ReasonCode.BUCKET_UNAVAILABLE, "away", now() + 60 * MINUTE
+        )
+        await recorder.record(f"waits-{number}", in_an_hour)
+    await world.completed("tried", dies_in=MINUTE, outputs=TRIPS_AFTER + 1)
+    await world.level()
+    released: list[tuple[int, float]] = []
+    release = world.backlog.release
+
+    async def noted(
+        reasons: Sequence[ReasonCode], *, failed_before: datetime, max_rows: int
+    ) -> int:
+        released.append((max_rows, asyncio.get_running_loop().time()))
+        return await release(reasons, failed_before=failed_before, max_rows=max_rows)
+
+    monkeypatch.setattr(world.backlog, "release", noted)
+
+    async def away_at_first(_order: CopyOrder) -> None:
+        if len(copier.orders) <= TRIPS_AFTER:
+            raise CopyFailed(ReasonCode.BUCKET_UNAVAILABLE, "refused")
+
+    copier = PretendedCopier(away_at_first)
+    async with world.at_work(world.workers(copier, concurrency=4)):
+        await world.until_pending(0)
+    assert {rows for rows, _ in released} == {4}
+    assert len(released) > 30 / 4
+    pauses = [later - earlier for (_, earlier), (_, later) in pairwise(released)]
+    assert min(pauses) >= RELEASE_EVERY_S / 2
 
 
 async def test_stopping_gives_running_copies_their_time(world: World) -> None:

@@ -101,6 +101,27 @@ def test_a_host_that_keeps_failing_stops_only_itself() -> None:
     assert not gate.bucket_is_away
 
 
+def test_when_a_host_is_back_copies_from_it_come_back_as_a_slope() -> None:
+    gate = gate_after(*[failed(ReasonCode.SOURCE_UNAVAILABLE)] * TRIPS_AFTER)
+    later = NOON + FIRST_PAUSE
+    assert gate.starts(LEASE, later), "the probe"
+    assert not gate.starts(LEASE, later), "one at a time"
+    gate.ended(LEASE, STORED, later)
+    assert [gate.starts(LEASE, later) for _ in range(3)] == [True, True, False]
+    admission = gate.admits(later, free=8, running=2)
+    assert (admission.max_rows, admission.closed_hosts) == (8, {"a.example"})
+    assert gate.starts(OTHER_HOST, later)
+    gate.ended(LEASE, STORED, later)
+    assert not gate.admits(later, free=8, running=2).closed_hosts
+    assert [gate.starts(LEASE, later) for _ in range(4)] == [True, True, True, False]
+    for _ in range(4):
+        gate.ended(LEASE, STORED, later)
+    for _ in range(8):
+        assert gate.starts(LEASE, later)
+        gate.ended(LEASE, STORED, later)
+    assert all(gate.starts(LEASE, later) for _ in range(256))
+
+
 def test_a_host_that_answers_about_one_output_is_well() -> None:
     gone = LostNow(ReasonCode.SOURCE_EXPIRED, "410")
     outcomes = [failed(ReasonCode.SOURCE_FORBIDDEN), gone] * TRIPS_AFTER
