@@ -13,7 +13,9 @@ from storage_svc.adapters.postgres_backlog import PostgresBacklog
 from storage_svc.read_model.model import NAME, BacklogModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import pytest
 
 
 BACK_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,7 +71,11 @@ def lost_first_come_first_served(outputs: Sequence[Waiting]) -> set[str]:
     return lost
 
 
-async def test_nothing_is_lost_that_first_come_order_would_have_lost(database: str) -> None:
+async def test_nothing_is_lost_that_first_come_order_would_have_lost(
+    database: str,
+    record_property: Callable[[str, object], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     outputs = outputs_of_the_outage()
     connection = await connect(database, schema=NAME, application_name="tests")
     await connection.execute(f"create schema {NAME}")
@@ -107,6 +113,9 @@ async def test_nothing_is_lost_that_first_come_order_would_have_lost(database: s
 
     lost = {output.name for output in outputs if output.dies_at < ALL_LIVE_UNTIL} - stored
     lost_before = lost_first_come_first_served(outputs)
-    print(f"\nlost: {len(lost)} by deadline, {len(lost_before)} first come first served")  # noqa: T201 - the numbers are the point
+    numbers = f"of {ROWS:,} outputs: {len(lost):,} lost by deadline, {len(lost_before):,} before"
+    record_property("outage", numbers)
+    with capsys.disabled():  # the numbers are the point
+        print(f"\n{numbers}")  # noqa: T201 - as above
     assert len(lost_before) > 1000, "the outage is one in which order matters"
     assert not lost
