@@ -48,7 +48,10 @@ class ReadLimits:
         batch: the most records in a batch; twice as many are held in memory.
         batch_bytes: the most bytes that one pull brings; twice as many are held in memory. An
             event larger than that could never be read, so it is over the server's max_payload.
-        linger_s: the least time between two batches at the log's end.
+        linger_s: at the log's end, the most time between two batches. It is as long again as what
+            was done with the batch before took: who is quick gets small batches soon, who is not
+            gets fewer and larger ones.
+        least_linger_s: the least.
         heartbeat_s: how often the server says that it is there while there is nothing to read.
         silence_s: no message and no heartbeat for so long: the consumer is made anew.
         pull_s: how long the server keeps a request for records; at least two heartbeats.
@@ -58,6 +61,7 @@ class ReadLimits:
     batch: int = 2000
     batch_bytes: int = 16 * 1024 * 1024
     linger_s: float = 0.02
+    least_linger_s: float = 0.004
     heartbeat_s: float = 1.0
     silence_s: float = 3.0
     pull_s: float = 30.0
@@ -99,7 +103,8 @@ class Tail:
         self._asked_for = 0  # records that the server still owes
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
-        self._next_batch_at = 0.0
+        self._taken_at = 0.0
+        self._lingering = False
 
     async def __aenter__(self) -> Self:
         """Make the consumer and ask for the first records.
@@ -155,6 +160,8 @@ class Tail:
             LogMismatch: the stream has a hole.
         """
         limits = self._limits
+        busy_s = self._loop.time() - self._taken_at
+        linger_s = min(max(2 * busy_s, limits.least_linger_s), limits.linger_s)
         while len(self._records) < limits.batch:
             if self._failure is not None and not self._records:
                 raise self._failure
@@ -165,16 +172,20 @@ class Tail:
                 break
             else:
                 if self._caught_up:
-                    wait_s = self._next_batch_at - self._loop.time()
-                    if wait_s <= 0 or not await self._wait(wait_s):
+                    wait_s = self._taken_at + linger_s - self._loop.time()
+                    if wait_s <= 0:
                         break
+                    # Each record that comes need not wake us.
+                    self._lingering = True
+                    await self._wait(wait_s)
+                    self._lingering = False
                     continue
                 # Before the log's end more is on its way, unless the server has stopped sending.
                 heard_at = self.heard_at
                 if not await self._wait(limits.linger_s) and self.heard_at == heard_at:
                     break
         batch, self._records = self._records[: limits.batch], self._records[limits.batch :]
-        self._next_batch_at = self._loop.time() + limits.linger_s
+        self._taken_at = self._loop.time()
         await self._pull()
         return batch
 
@@ -251,7 +262,7 @@ class Tail:
         self._records.append(record)
         self._caught_up = tokens[first + 3] == b"0"
         held = len(self._records)
-        if self._caught_up or held in (1, self._limits.batch):
+        if held == self._limits.batch or (not self._lingering and (self._caught_up or held == 1)):
             self._changed.set()
         return True
 

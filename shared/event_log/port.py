@@ -193,9 +193,10 @@ class EventLog(Protocol):
         """Records after a position, in order, in batches; for ever, or up to `until` inclusive.
 
         Batches are full (2,000 records) while there is more to read, and what is there at the
-        log's end, no more often than every 20 ms. No record is left out: survives restarts of
-        the server by going on where it was, and raises where it cannot. Close the generator
-        (`contextlib.aclosing`), so that the server's side goes too.
+        log's end, no more often than every 4 ms for a quick reader, and every 20 ms for one that
+        takes longer. No record is left out: survives restarts of the server by going on where it
+        was, and raises where it cannot. Close the generator (`contextlib.aclosing`), so that the
+        server's side goes too.
 
         Raises:
             LogUnavailable: the stream is gone, or no answer for longer than the patience.
