@@ -127,8 +127,15 @@ async def _listed(*, as_json: bool) -> None:
     console = Console()
     console.print(_table(entries))
     archived = entries[-1].last if entries else 0
-    behind = "the log does not answer" if end is None else f"{end - archived:,} behind the log"
-    console.print(f"{len(entries)} segments, up to position {archived:,}, {behind}")
+    console.print(f"{len(entries)} segments, up to position {archived:,}, {_behind(archived, end)}")
+
+
+def _behind(archived: int, end: int | None) -> str:
+    if end is None:
+        return "the log does not answer"
+    if end < archived:
+        return f"but the log ends at {end:,}: it is another one, or has lost events (velro doctor)"
+    return f"{end - archived:,} behind the log"
 
 
 def _table(entries: list[Entry]) -> Table:

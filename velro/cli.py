@@ -62,6 +62,12 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def env() -> None:
+    """Print what the services' own commands need here: `eval "$(velro env)"` in a shell."""
+    operating.env(DIRECTORY / "local")
+
+
+@app.command()
 def generate(
     prompt: str,
     *,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 from time import sleep
 from typing import TYPE_CHECKING, NoReturn
 
@@ -77,6 +79,16 @@ def status(directory: Path, *, as_json: bool) -> int:
         console.print(_table(local))
     well = all(process.running and process.ready() for process in local.processes)
     return 0 if well else EXIT_NOT_ALL_RUNNING
+
+
+def env(directory: Path) -> None:
+    """Print the services' environment, for a shell to take.
+
+    Raises:
+        NotRunning: nothing runs on the data of this directory.
+    """
+    for name, value in running(directory).environment.items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
 def _table(local: Local) -> Table:

@@ -108,13 +108,12 @@ class TrimmedIndex:
             BeginningMissing: it cannot be known.
         """
         await self.see_that_nothing_is_missing()
-        held = await self._held([self._subject(one) for one in generation_ids])
-        found = {one: held.get(self._subject(one)) for one in generation_ids}
-        return {
-            one: Departed.model_validate_json(each.data)
-            for one, each in found.items()
-            if each is not None
-        }
+        found: dict[str, Departed] = {}
+        left = iter(generation_ids)
+        while some := {self._subject(one): one for one in islice(left, MAX_BATCH_EVENTS)}:
+            for held in (await self._held(list(some))).values():
+                found[some[held.subject]] = Departed.model_validate_json(held.data)
+        return found
 
     async def through(self) -> int:
         """The last position that was trimmed; 0 where none was.
@@ -123,6 +122,20 @@ class TrimmedIndex:
             LogUnavailable: no answer.
         """
         return (await self._end())[0]
+
+    async def see_that_it_has(self, departed: Mapping[str, Departed]) -> None:
+        """See that all of this can be read from it.
+
+        Raises:
+            LogUnavailable: no answer.
+            LogMismatch: something cannot; the message names the first.
+        """
+        found = await self.of_each(list(departed))
+        for generation_id, each in departed.items():
+            if found.get(generation_id, Departed()).joined(each) != found.get(generation_id):
+                raise LogMismatch(
+                    f"stream {self._name} does not have what was written of {generation_id}"
+                )
 
     async def see_that_nothing_is_missing(self) -> None:
         """See that all that is not in the stream any more left it on purpose.

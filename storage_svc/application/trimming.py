@@ -17,7 +17,7 @@ import structlog
 from shared.archive.departing import Departing
 from shared.archive.restoring import compare
 from shared.errors import VelroError
-from shared.event_log.port import CorruptRecord
+from shared.event_log.port import CorruptRecord, LogMismatch
 from storage_svc.domain.settled import unsettled_because
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class Cut:
     Attributes:
         first, last: its positions; none where `last` comes before `first`.
         departing: where the events are, of each generation that has some there.
+        generations: how many of these begin there; of the others some left before.
         stays: why it ends there; None where only so much was looked at.
     """
 
     first: int
     last: int
     departing: Mapping[str, Departed]
+    generations: int
     stays: str | None
 
     @property
@@ -69,6 +71,7 @@ class Trimmer:
         log: the stream.
         whole: the same, and before it what has left already.
         after: for how long a generation must be settled.
+        looked: told up to which position it has been looked.
     """
 
     log: WholeLog
@@ -79,6 +82,7 @@ class Trimmer:
     subjects: Subjects
     after: timedelta
     clock: Callable[[], datetime]
+    looked: Callable[[int], None] = lambda _: None
     _told: str | None = field(default=None, init=False)
 
     async def cuts(self) -> AsyncGenerator[Cut, None]:
@@ -99,10 +103,13 @@ class Trimmer:
             first = cut.last + 1
 
     async def carry_out(self, cut: Cut) -> None:
-        """Let it leave: compared with the archive, written down, and then taken away.
+        """Let it leave: compared with the archive, written down and read again, then taken away.
+
+        Cut off anywhere, the same again does the rest.
 
         Raises:
             ArchiveForked: the archive has other events; nothing was taken away.
+            LogMismatch: the index, or the stream, is not what it should be then.
             TrimmingElsewhere: another process does the same.
             LogUnavailable, LogFull, AppendOutcomeUnknown, StoreFailed, ArchiveDamaged: again later.
         """
@@ -110,7 +117,11 @@ class Trimmer:
             async for _ in compared:
                 pass
         await self.index.add(cut.departing, through=cut.last)
+        await self.index.see_that_it_has(cut.departing)
         await self.stream.purge_until(cut.last)
+        # Another one may have got further meanwhile.
+        if (first := await self.log.first_position()) <= cut.last:
+            raise LogMismatch(f"the stream still begins at {first}, not behind {cut.last}")
 
     async def run(self) -> None:
         """Let go what may, about every hour, whatever happens, until cancelled."""
@@ -124,7 +135,7 @@ class Trimmer:
                                 "trimmed",
                                 first=cut.first,
                                 last=cut.last,
-                                generations=len(cut.departing),
+                                generations=cut.generations,
                             )
                         self._tell(cut.stays)
             except VelroError as error:
@@ -147,7 +158,10 @@ class Trimmer:
                         last = new[generation_id] - 1
                         stays = f"generation {generation_id} begins there: {why}"
                         break
-        return Cut(first, last, collected.until(last), stays)
+                    self.looked(records[-1].position)
+        departing = collected.until(last)
+        before = await self.index.of_each(list(departing)) if departing else {}
+        return Cut(first, last, departing, len(departing) - len(before), stays)
 
     async def _end(self) -> tuple[int, str | None]:
         """Up to where it may go at most, whatever is settled, and why not further."""

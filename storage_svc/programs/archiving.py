@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def archive_once(
     settings: StorageSettings, bucket: S3Settings, archive: ArchiveSettings
 ) -> None:
-    """Bring the archive up to the log's end as it is now.
+    """Bring the archive up to the log's end as it is now; what is written is read again.
 
     Raises:
         VelroError: it could not be, and why.
@@ -29,10 +29,21 @@ async def archive_once(
     events = 0
     async with archiver_of(settings, bucket, archive) as archiver:
         end = await archiver.log.last_position()
+        head = await archiver.archive.head()
+        after = head.last if head else 0
+        console.print(
+            f"  the log ends at position {end:,}, the archive {archiver.archive.root}/ at "
+            f"{after:,}: {max(end - after, 0):,} events are to be archived",
+            highlight=False,
+        )
         async with aclosing(archiver.catch_up(everything=True)) as written:
             async for entry in written:
+                await archiver.archive.content(entry)
                 events += entry.count
-                console.print(f"  archived {entry.first:,} to {entry.last:,} of {end:,}")
+                console.print(
+                    f"  archived {entry.first:,} to {entry.last:,} of {end:,}, and read again",
+                    highlight=False,
+                )
         head = await archiver.archive.head()
     console.print(f"{events:,} events archived; the archive ends at {head.last if head else 0:,}")
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.errors import Refused
 from storage_svc.adapters.terminal import print_json
@@ -15,6 +16,7 @@ from storage_svc.composition import trimmer_of
 if TYPE_CHECKING:
     from shared.archive.settings import ArchiveSettings
     from shared.object_store.settings import S3Settings
+    from storage_svc.application.trimming import Cut
     from storage_svc.settings import StorageSettings
 
 
@@ -37,46 +39,78 @@ async def trim(
         NoAge: neither the call nor the settings say how many.
         VelroError: it could not go on; what was let go is in the archive.
     """
-    days = days or archive.trim_after_days
+    if days is None:
+        days = archive.trim_after_days
     if days is None:
         raise NoAge(
             "say for how long a generation must be settled: with --days, or in "
             "VELRO_ARCHIVE_TRIM_AFTER_DAYS"
         )
-    console = Console()
-    events = last = 0
-    generations: set[str] = set()
+    console = Console(quiet=as_json)
+    events = generations = last = 0
     stays: str | None = None
-    after = timedelta(days=days)
-    async with (
-        trimmer_of(settings, bucket, archive, after=after) as trimmer,
-        aclosing(trimmer.cuts()) as cuts,
-    ):
-        async for cut in cuts:
-            stays = cut.stays
-            if not cut.events:
-                continue
-            if not dry_run:
-                await trimmer.carry_out(cut)
-            if not as_json:
-                done = "would leave" if dry_run else "left the stream"
-                console.print(f"  positions {cut.first:,} to {cut.last:,} {done}")
-            events += cut.events
-            last = cut.last
-            generations.update(cut.departing)
+    async with trimmer_of(settings, bucket, archive, after=timedelta(days=days)) as trimmer:
+        head = await trimmer.archive.head()
+        first, archived = await trimmer.log.first_position(), head.last if head else 0
+        console.print(
+            f"  stream {settings.stream} begins at position {first:,}, its archive ends at "
+            f"{archived:,}; what is settled for {days:g} days "
+            f"{'could leave' if dry_run else 'leaves'}, up to the first generation that is not",
+            highlight=False,
+        )
+        with _bar(console) as progress:
+            task = progress.add_task("looking", total=archived, completed=first - 1)
+            trimmer.looked = lambda position: progress.update(task, completed=position)
+            async with aclosing(trimmer.cuts()) as cuts:
+                async for cut in cuts:
+                    stays = cut.stays
+                    if not cut.events:
+                        continue
+                    progress.console.print(_planned(cut), highlight=False)
+                    if not dry_run:
+                        await trimmer.carry_out(cut)
+                        progress.console.print(_done(cut), highlight=False)
+                    events += cut.events
+                    generations += cut.generations
+                    last = cut.last
     if as_json:
         told = {
             "dry_run": dry_run,
             "events": events,
-            "generations": len(generations),
+            "generations": generations,
             "last_position": last or None,
             "stays_because": stays,
         }
-        print_json(console, told)
+        print_json(Console(), told)
         return
     console.print(
-        f"{events:,} events of {len(generations):,} generations "
+        f"{events:,} events of {generations:,} generations "
         f"{'may leave' if dry_run else 'are in the archive alone'}; what follows stays: {stays}",
         soft_wrap=True,
         highlight=False,
+    )
+
+
+def _planned(cut: Cut) -> str:
+    return (
+        f"  positions {cut.first:,} to {cut.last:,}: {cut.events:,} events of "
+        f"{cut.generations:,} generations may leave"
+    )
+
+
+def _done(cut: Cut) -> str:
+    return (
+        "    they left: each is the archived one by its hash, and is found there by its "
+        f"generation; the stream begins at {cut.last + 1:,}"
+    )
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,15 @@ def test_status_knows_every_process(velro: Command) -> None:
     assert status.returncode == 0
     names = {row["name"] for row in json.loads(status.stdout) if row["running"]}
     assert names == {"nats", "postgres", "seaweedfs", "sandbox", "generation", "storage"}
+
+
+def test_the_services_own_commands_find_what_was_started(velro: Command) -> None:
+    lines = velro.run("env").stdout.splitlines()
+    assert lines
+    pairs = [line.removeprefix("export ").partition("=") for line in lines]
+    told = {name: "".join(shlex.split(value)) for name, _, value in pairs}
+    shown = velro.run("backlog", "--json", program="storage-svc", environment=told)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
 @pytest.mark.parametrize("read_model", ["generation", "storage"])

@@ -10,6 +10,7 @@ import pytest
 
 from shared.archive.archive import Archive
 from shared.archive.settings import ArchiveSettings
+from shared.archive.trimmed import TrimmedIndex
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.jetstream_trim import TrimmableStream
 from shared.messaging.jetstream import jetstream_of
@@ -103,6 +104,12 @@ async def test_a_log_whose_beginning_is_in_no_archive_is_red(
         await here.say(f"g{number}", REQUESTED)
     await archived(here, bucket)
     await TrimmableStream(here.nats, here.stream).purge_until(2)
+    found = (await looked_at(here, nats_url, bucket))["log"]
+    assert found.level is Level.RED
+    assert "taken away in another way" in found.found
+    assert "velro restore" in found.advice
+    index = TrimmedIndex(here.nats, here.subjects, here.stream, look_again_s=0.01)
+    await index.add({}, through=2)
     found = (await looked_at(here, nats_url, bucket))["log"]
     assert found.level is Level.GREEN
     assert "before 3 are in the archive alone" in found.found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.archive.archive import Archive
 from shared.archive.archived_log import see_that_they_agree
 from shared.archive.errors import ArchiveDamaged, ArchiveForked
+from shared.archive.trimmed import BeginningMissing, TrimmedIndex
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
 from shared.object_store.s3 import s3_object_store
@@ -34,6 +35,7 @@ class Archived:
 
     log: JetStreamLog
     archive: Archive
+    trimmed: TrimmedIndex
     settings: ArchiveSettings
 
 
@@ -50,6 +52,7 @@ def archive_part(log: LogSettings, bucket: S3Settings, settings: ArchiveSettings
             yield Archived(
                 JetStreamLog(connection, log.subjects, stream=log.stream),
                 Archive(store, log.stream, settings),
+                TrimmedIndex(connection, log.subjects, log.stream),
                 settings,
             )
 
@@ -75,6 +78,9 @@ async def _log(archived: Archived) -> Verdict:
         if head is None:
             return green("nothing is archived yet")
         await see_that_they_agree(archived.log, head)
+        await archived.trimmed.see_that_nothing_is_missing()
+    except BeginningMissing as error:
+        return red(f"{error}", "`velro restore` finds what is in the archive again")
     except ArchiveForked as error:
         return red(
             f"{error}",
