@@ -52,6 +52,9 @@ def settings_of(kind: type[AnySettings]) -> AnySettings:
         return loaded(kind)
     except BadSettings as error:
         typer.echo(str(error), err=True)
+        typer.echo(
+            'settings are variables (README); beside `velro up`: eval "$(velro env)"', err=True
+        )
         raise typer.Exit(EXIT_REFUSED) from error
 
 

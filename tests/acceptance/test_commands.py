@@ -61,6 +61,9 @@ def test_status_knows_every_process(velro: Command) -> None:
 
 
 def test_the_services_own_commands_find_what_was_started(velro: Command) -> None:
+    untold = velro.run("backlog", program="storage-svc")
+    assert untold.returncode == 2
+    assert 'eval "$(velro env)"' in untold.stderr
     lines = velro.run("env").stdout.splitlines()
     assert lines
     pairs = [line.removeprefix("export ").partition("=") for line in lines]
