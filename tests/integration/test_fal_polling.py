@@ -175,3 +175,19 @@ async def test_a_dead_sandbox_is_unavailable(provider: FalProvider) -> None:
     with pytest.raises(ProviderUnavailable):
         await lost.poll(replace(request, status_url=str(closed)))
     await lost.aclose()
+
+
+async def test_what_the_provider_keeps_is_deleted_and_deleting_again_is_no_error(
+    provider: FalProvider, sandbox: RunningSandbox
+) -> None:
+    request = await submit(provider)
+    await sandbox.settled(request.request_id)
+    result = await provider.poll(request)
+    assert isinstance(result, Succeeded)
+    async with httpx.AsyncClient(trust_env=False) as web:
+        assert (await web.get(result.outputs[0].url)).status_code == 200
+        await provider.delete_sources(request)
+        await provider.delete_sources(request)
+        assert (await web.get(result.outputs[0].url)).status_code == 404
+    with pytest.raises(ResultGone):
+        await provider.poll(request)
