@@ -46,7 +46,7 @@ async def test_once_all_is_stored_the_provider_is_asked_to_delete_its_copy(
                     await asyncio.sleep(0.1)
                     events = await api.events(requested.id)
             for link in links:
-                assert (await web.get(link)).status_code == 404
+                assert (await web.get(link)).status_code == 410
             seen = await api.get(requested.id)
             for url in seen.output_urls:
                 assert (await web.get(url)).status_code == 200

@@ -188,6 +188,6 @@ async def test_what_the_provider_keeps_is_deleted_and_deleting_again_is_no_error
         assert (await web.get(result.outputs[0].url)).status_code == 200
         await provider.delete_sources(request)
         await provider.delete_sources(request)
-        assert (await web.get(result.outputs[0].url)).status_code == 404
+        assert (await web.get(result.outputs[0].url)).status_code == 410
     with pytest.raises(ResultGone):
         await provider.poll(request)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from generation_svc.adapters.http.ports import ObjectUrl
+from generation_svc.adapters.http.presenting import present
 from generation_svc.read_model.fold import evolve
+from generation_svc.read_model.looking_back import view_of
 from generation_svc.read_model.rows import GenerationRow, StorageState
 from shared.contracts.events import MediaStored, MigrationAttemptFailed
 from storage_svc.application.backlog import OutputRef
@@ -21,7 +24,11 @@ from storage_svc.domain.policies import SHORTEST_DELAY
 from tests.storage_world import PretendedCopier, now
 
 if TYPE_CHECKING:
+    from generation_svc.adapters.http.models import GenerationAnswer
+    from shared.contracts.events import StoredObject
     from tests.storage_scene import Scene
+
+FLAGS = ("storage_retry_needed", "fal_urls_temporary", "requires_background_migration")
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp42" + bytes(64)
 
@@ -42,6 +49,15 @@ async def seen(scene: Scene, generation_id: str = "g") -> GenerationRow:
     return row
 
 
+async def shown(scene: Scene) -> GenerationAnswer:
+    """What the API says of it; a permanent URL begins with `kept:`."""
+
+    async def kept(stored: StoredObject) -> ObjectUrl:
+        return ObjectUrl(f"kept:{stored.key}")
+
+    return await present(view_of("g", await seen(scene)), kept)
+
+
 async def store(scene: Scene, *indexes: int) -> list[object]:
     async with scene.storing() as storing:
         return [await storing(OutputRef("g", index)) for index in indexes]
@@ -58,10 +74,10 @@ async def test_one_failed_output_among_several_never_drops_or_moves_the_others_u
     assert [output.source_url for output in after.outputs] == [
         output.source_url for output in before.outputs
     ]
-    stored = [output.stored.key if output.stored else None for output in after.outputs]
-    assert stored[1] is None
-    assert str(stored[0]).startswith("ann/g/0-")
-    assert str(stored[2]).startswith("ann/g/2-")
+    first, second, third = (await shown(scene)).output_urls
+    assert first.startswith("kept:ann/g/0-")
+    assert second == scene.media.url("g-1.png")
+    assert third.startswith("kept:ann/g/2-")
 
 
 async def test_flags_clear_only_when_all_are_stored_and_all_of_them_clear(scene: Scene) -> None:
@@ -70,6 +86,8 @@ async def test_flags_clear_only_when_all_are_stored_and_all_of_them_clear(scene:
     await store(scene, 0, 1, 2)
     row = await seen(scene)
     assert (row.storage_state, row.migration) == (StorageState.PARTIAL, None)
+    told = (await shown(scene)).metadata
+    assert [told[name] for name in (*FLAGS, "storage_successful")] == [True, True, True, False]
     del scene.media.answers["g-1.png"]
     await store(scene, 1)
     row = await seen(scene)
@@ -78,6 +96,11 @@ async def test_flags_clear_only_when_all_are_stored_and_all_of_them_clear(scene:
     assert row.migration is not None
     assert row.migration.file_count == 3
     assert not [output for output in row.outputs if output.failure_reason]
+    after = await shown(scene)
+    told = after.metadata
+    assert [told[name] for name in (*FLAGS, "storage_successful")] == [False, False, False, True]
+    assert all(url.startswith("kept:") for url in after.output_urls)
+    assert scene.media.host not in after.model_dump_json(), "no temporary link is left"
 
 
 async def test_oldest_deadlines_are_not_starved(scene: Scene) -> None:

@@ -12,6 +12,7 @@ import pytest
 from shared.archive.archive import Archive
 from shared.archive.settings import ArchiveSettings
 from shared.contracts.events import (
+    GenerationFailed,
     MediaLost,
     MigrationAttemptFailed,
     OutputFailure,
@@ -264,6 +265,21 @@ async def test_a_log_that_is_cut_up_among_processes_comes_to_the_same(
         if damaged
         else []
     )
+
+
+async def test_what_was_given_up_on_and_completed_after_all_agrees(
+    world: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_WORTH_A_PROCESS", 1)
+    given_up = GenerationFailed(code="late", detail="", retryable=True, given_up=True)
+    await world.requested("late")
+    await world.say("late", SubmissionStarted(attempt=1), given_up)
+    await world.projected()
+    assert said(await world.verified(processes=3)) == []
+    completion = world.completion("late", [world.object_of("late", 0)], at_once=False)
+    await world.say("late", completion)
+    await world.projected()
+    assert said(await world.verified(processes=3)) == []
 
 
 async def test_what_waits_too_long_is_settled_from_disk(
