@@ -97,7 +97,9 @@ class Guard:
         if _ENDS_IN_A_NUMBER.fullmatch(host):
             raise Blocked(f"{host} is another way to write an address")
         if not any(_matches(host, pattern) for pattern in self.hosts.get(provider, ())):
-            raise Blocked(f"{host} is not among the hosts of provider {provider!r}")
+            raise Blocked(
+                f"{host} is not among the hosts of provider {provider!r} (VELRO_MEDIA_HOSTS)"
+            )
         return url
 
     def is_private(self, host: str, port: int) -> bool:
