@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Self
 
-import aiohttp
 from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
+from shared.http11.errors import Cut, HttpFailed, Silent
+from shared.http11.pool import HttpPool, Origin
 from shared.media.copying import CopyFailed
 from shared.media.guard import Blocked, CheckedResolver, Guard
 from shared.media.transfer import Broken, Transfer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractResolver
 
+    from shared.http11.answer import Answer
     from shared.media.settings import MediaSettings
     from shared.media.sniff import MediaKind
     from shared.media.spool import Spool
@@ -35,8 +37,8 @@ MAX_ANSWERS: Final = 6
 FIRST_PAUSE_S: Final = 0.05
 # What a file gets in the spool at first when the source does not say how large it is.
 UNKNOWN_SIZE_BYTES: Final = 8 * 1024 * 1024
-CHUNK_BYTES: Final = 512 * 1024
 CONNECT_WITHIN_S: Final = 10.0
+_ASKING: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "velro"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ class Spooled:
 class MediaFetcher:
     """Fetches files from links that nobody vouches for.
 
-    Use as an async context manager. The HTTP client takes no proxy from the environment, keeps
-    no cookies, follows no redirect by itself and decompresses nothing.
+    Use as an async context manager. Its connections take no proxy from the environment, keep no
+    cookies, follow no redirect by themselves and decompress nothing.
     """
 
     def __init__(
@@ -96,34 +98,20 @@ class MediaFetcher:
         self._settings = settings
         self._guard = Guard.of(settings)
         self._spool = spool
-        self._resolver = resolver
-        self._tls = tls
-        self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = HttpPool(
+            max_connections=max_connections,
+            connect_within_s=CONNECT_WITHIN_S,
+            silence_s=settings.media_window_s,
+            resolver=CheckedResolver(self._guard, resolver),
+            tls=tls,
+        )
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(self._guard, self._resolver),
-            use_dns_cache=False,
-            limit=self._max_connections,
-            ssl=self._tls or True,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=CHUNK_BYTES,
-            headers={"Accept-Encoding": "identity", "Accept": "*/*", "User-Agent": "velro"},
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_WITHIN_S, sock_read=self._settings.media_window_s
-            ),
-        )
+        await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._pool.__aexit__()
 
     @contextlib.asynccontextmanager
     async def fetched(self, source: MediaSource) -> AsyncGenerator[Spooled]:
@@ -160,11 +148,9 @@ class MediaFetcher:
                     if transfer is None:
                         transfer = await self._begun(answer, source, stack)
                     await transfer.receive(answer)
-            except (Broken, aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as error:
-                why = str(error) or type(error).__name__
-            except aiohttp.ClientError as error:
-                why = f"{type(error).__name__}: {error}"
-                if transfer is None:
+            except (Broken, HttpFailed) as error:
+                why = str(error)
+                if transfer is None and not _may_come(error):
                     detail = f"{first.host} gave no answer: {why}"
                     raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail) from error
             else:
@@ -179,11 +165,11 @@ class MediaFetcher:
 
     async def _begun(
         self,
-        answer: aiohttp.ClientResponse,
+        answer: Answer,
         source: MediaSource,
         stack: contextlib.AsyncExitStack,
     ) -> Transfer:
-        size_bytes = answer.content_length
+        size_bytes = answer.length
         if size_bytes is None:
             size_bytes = UNKNOWN_SIZE_BYTES
         # Nothing is larger than the limit, whatever is announced: then it is refused.
@@ -196,24 +182,30 @@ class MediaFetcher:
     @contextlib.asynccontextmanager
     async def _answer(
         self, url: URL, source: MediaSource, transfer: Transfer | None
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+    ) -> AsyncGenerator[Answer]:
         """The answer at the end of at most three redirects, each checked like the first URL."""
-        assert self._session is not None, "the fetcher is used as a context manager"
         for _ in range(MAX_REDIRECTS + 1):
-            headers = transfer.resume_headers() if transfer else {}
+            headers = _ASKING | (transfer.resume_headers() if transfer else {})
             if source.credentials is not None and source.credentials.origin == url.origin():
                 headers |= source.credentials.headers
-            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+            origin = Origin(url.scheme, url.raw_host or "", url.port or 0)
+            asked = self._pool.exchange("GET", origin, url.raw_path_qs, headers)
+            async with asked as answer:
                 if answer.status not in {301, 302, 303, 307, 308}:
                     _judge(answer, transfer)
                     yield answer
                     return
-                location = answer.headers.get("Location", "")
+                location = answer.headers.get("location", "")
             url = self._guard.checked(
                 _joined(url, location), provider=source.provider, came_from=url
             )
         detail = f"more than {MAX_REDIRECTS} redirects"
         raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
+
+
+def _may_come(error: Exception) -> bool:
+    """Whether an answer that did not come may come when it is asked for again."""
+    return isinstance(error, Broken) or (isinstance(error, Cut) and not isinstance(error, Silent))
 
 
 def _joined(url: URL, location: str) -> str:
@@ -223,11 +215,11 @@ def _joined(url: URL, location: str) -> str:
         raise Blocked(f"{url.host} redirects to what is no URL: {error}") from error
 
 
-def _judge(answer: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
+def _judge(answer: Answer, transfer: Transfer | None) -> None:
     """Raise for an answer that holds no media."""
     match answer.status:
         case 200 | 206:
-            encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+            encoding = answer.headers.get("content-encoding", "identity").strip().lower()
             if encoding not in {"", "identity"}:
                 detail = f"the bytes are encoded as {encoding}, which was not asked for"
                 raise CopyFailed(ReasonCode.SOURCE_UNAVAILABLE, detail)
@@ -242,7 +234,7 @@ def _judge(answer: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
             raise CopyFailed(
                 ReasonCode.SOURCE_UNAVAILABLE,
                 f"the source answers with {status}",
-                retry_after_s=_retry_after_s(answer.headers.get("Retry-After")),
+                retry_after_s=_retry_after_s(answer.headers.get("retry-after")),
             )
 
 

@@ -6,10 +6,9 @@ import asyncio
 import io
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Final
-
-from aiohttp.http import HttpProcessingError
+from typing import TYPE_CHECKING, Final
 
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
@@ -18,10 +17,11 @@ from shared.media.sniff import HEAD_BYTES, OPAQUE, MediaKind, sniff
 from shared.object_store.port import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import FileIO
     from pathlib import Path
 
-    import aiohttp
-
+    from shared.http11.answer import Answer
     from shared.media.settings import MediaSettings
     from shared.media.spool import Room
 
@@ -68,18 +68,24 @@ class Transfer:
     _head: bytearray = field(default_factory=bytearray)
     # What is not written yet: all of it, until it is too much to be held.
     _held: bytearray = field(default_factory=bytearray)
-    _file: BinaryIO | None = None
+    _filled: int = 0
+    # The other of two such pieces: being written while more comes, or written.
+    _spare: bytearray = field(default_factory=bytearray)
+    _writing: asyncio.Future[None] | None = None
+    _file: FileIO | None = None
     _on_disk: bool = False
 
     def restart(self) -> None:
         """Forget what came."""
-        self.hashes, self._head, self._held = Hashes(), bytearray(), bytearray()
-        self._on_disk = False
+        self.hashes, self._head = Hashes(), bytearray()
+        self._held, self._filled, self._on_disk = bytearray(), 0, False
         self.received, self.total, self.validator, self.kind = 0, None, None, None
 
     def content(self) -> Path | Held:
         """What came so far: the room's file, or what is held in its place."""
-        return self.room.path if self._on_disk else Held(bytes(self._held))
+        if self._on_disk:
+            return self.room.path
+        return Held(bytes(memoryview(self._held)[: self._filled]))
 
     def resume_headers(self) -> dict[str, str]:
         """What asks for the rest alone, where that is possible."""
@@ -88,26 +94,20 @@ class Transfer:
         # If-Range: a source whose file has changed meanwhile sends all of it (RFC 9110, 13.1.5).
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
 
-    async def receive(self, answer: aiohttp.ClientResponse) -> None:
+    async def receive(self, answer: Answer) -> None:
         """Append the body to what came, or begin anew where the source cannot go on.
 
         Raises:
             Broken: it ended too soon or too late, or is not the part that was asked for.
             CopyFailed: it is too large, too slow, or no media.
         """
-        # The connection is given back with the body's last byte.
-        protocol = answer.connection.protocol if answer.connection else None
         await self._begin(answer)
         try:
             await self._append(answer)
         finally:
             # What broke off is gone on with from here.
-            if self._on_disk:
-                self._write(self._taken())
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-        if protocol is not None and isinstance(protocol.exception(), HttpProcessingError):
+            await self._all_written()
+        if answer.overran or (self.total is not None and self.received > self.total):
             # HTTP ends a body at its announced length (RFC 9112, 6.3), and what stands after it is
             # no answer: who sends that has announced the wrong length, and the file goes on.
             detail = f"more came than the {self.total or 0:,} bytes that were announced"
@@ -120,25 +120,24 @@ class Transfer:
         if self.kind is None:
             self._know()
 
-    async def _begin(self, answer: aiohttp.ClientResponse) -> None:
+    async def _begin(self, answer: Answer) -> None:
         if answer.status == _PARTIAL:
             self._continue(answer)
         else:
             self.restart()
-            self.total = answer.content_length
+            self.total = answer.length
             self.validator = _strong_validator(answer)
-        chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
-        self.ends_by_closing = answer.content_length is None and not chunked
+        self.ends_by_closing = answer.ends_by_closing
         if (self.total or 0) > self.limit_bytes():
             raise self._too_large(f"{self.total:,} bytes are announced")
         await self.room.grow(self.total or 0)
 
-    def _continue(self, answer: aiohttp.ClientResponse) -> None:
+    def _continue(self, answer: Answer) -> None:
         """See that a part begins where ours ends, of the same file, and reaches to its end."""
-        said = answer.headers.get("Content-Range", "")
+        said = answer.headers.get("content-range", "")
         part = _CONTENT_RANGE.fullmatch(said.strip())
         first, last, total = (part[1], part[2], part[3]) if part else ("", "", "")
-        etag = answer.headers.get("ETag", self.validator)
+        etag = answer.headers.get("etag", self.validator)
         fits = (
             self.received > 0
             and first == str(self.received)
@@ -152,50 +151,81 @@ class Transfer:
             raise Broken(f"bytes from {received:,} on were due, and {said!r} came")
         self.total = int(last) + 1
 
-    async def _append(self, answer: aiohttp.ClientResponse) -> None:
+    async def _append(self, answer: Answer) -> None:
         pace = _Pace(self.settings)
-        async for chunk in answer.content.iter_any():
-            self.received += len(chunk)
+        while came := await answer.read_into(self._place()):
+            self.received += came
             if self.received > self.limit_bytes():
                 raise self._too_large("more bytes came than are allowed")
             if self.received > self.room.size_bytes:
                 await self.room.grow(min(2 * self.received, self.limit_bytes()))
-            await self._keep(chunk)
-            pace.came(len(chunk))
-            # A source faster than the disk would otherwise never let others have the loop.
-            await asyncio.sleep(0)
+            await self._keep(came)
+            if self.total is not None and self.received > self.total:
+                return
+            pace.came(came)
 
-    async def _keep(self, chunk: bytes) -> None:
-        self._held += chunk
-        if not self._on_disk:
-            self.hashes.update(chunk)
-        if len(self._held) >= HELD_BYTES:
-            writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._taken()))
-            try:
-                await asyncio.shield(writing)
-            finally:
-                # Cancelled or not, no thread writes to a file that is closed or gone.
-                await asyncio.wait((writing,))
-        if self.kind is None:
-            self._head += chunk
-            if len(self._head) >= HEAD_BYTES:
-                self._know()
+    def _place(self) -> memoryview:
+        """Where the next bytes go: room for one at least."""
+        if not self._held:
+            size = HELD_BYTES
+            if self.total is not None and not self._on_disk:
+                # One byte more than is to come: what is longer than it says is seen.
+                size = min(size, self.total + 1)
+            self._held = bytearray(size)
+        return memoryview(self._held)[self._filled :]
 
-    def _taken(self) -> bytearray:
-        """What is to be written; the rest is held on its own from now on."""
-        taken, self._held = self._held, bytearray()
-        return taken
+    async def _keep(self, came: int) -> None:
+        end = self._filled + came
+        with memoryview(self._held)[self._filled : end] as chunk:
+            if not self._on_disk:
+                self.hashes.update(chunk)
+            if self.kind is None:
+                self._head += chunk[: HEAD_BYTES - len(self._head)]
+        self._filled = end
+        if self._filled >= HELD_BYTES:
+            await self._written()
+            # While it is written, and hashed, the next piece comes.
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._taken()))
+        if self.kind is None and len(self._head) >= HEAD_BYTES:
+            self._know()
 
-    def _write(self, piece: bytearray) -> None:
+    async def _written(self) -> None:
+        """Wait for what is being written; what failed in it is raised."""
+        if self._writing is not None:
+            # Cancelled or not, no thread writes to a file that is closed or gone.
+            await asyncio.wait((self._writing,))
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    async def _all_written(self) -> None:
+        try:
+            await self._written()
+            if self._on_disk:
+                self._taken()()
+                self._held, self._spare = bytearray(), bytearray()
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _taken(self) -> Callable[[], None]:
+        """What writes what is held; the next piece is held on its own from now on."""
+        writing = partial(self._write, self._held, self._filled, hashed=not self._on_disk)
+        self._held, self._spare, self._filled = self._spare, self._held, 0
+        self._on_disk = True
+        return writing
+
+    def _write(self, held: bytearray, size: int, *, hashed: bool) -> None:
         """Append a piece to the file: for a thread, and nothing else meanwhile."""
         if self._file is None:
-            self._file = self.room.path.open("r+b" if self._on_disk else "wb")
+            self._file = self.room.path.open("wb" if hashed else "r+b", buffering=0)
             self._file.seek(0, io.SEEK_END)
-        if self._on_disk:
-            self.hashes.update(piece)
-        # The first piece was hashed as it came.
-        self._on_disk = True
-        self._file.write(piece)
+        with memoryview(held)[:size] as piece:
+            if not hashed:
+                self.hashes.update(piece)
+            written = 0
+            while written < size:
+                written += self._file.write(piece[written:])
 
     def _know(self) -> None:
         """Find out what the file is: the rest of what is no media need not come."""
@@ -242,6 +272,6 @@ class _Pace:
         self._at, self._bytes = monotonic(), 0
 
 
-def _strong_validator(answer: aiohttp.ClientResponse) -> str | None:
-    etag = answer.headers.get("ETag")
+def _strong_validator(answer: Answer) -> str | None:
+    etag = answer.headers.get("etag")
     return etag if etag and not etag.startswith("W/") else None

@@ -6,69 +6,71 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-
 from shared.object_store.checksums import hasher
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aiohttp.abc import AbstractStreamWriter
-
+    from shared.http11.connection import Connection
     from shared.object_store.capabilities import BodyCheck
 
 _READ_BYTES: Final = 1024 * 1024
+# Linux: what is not in memory is refused, and not waited for.
+_IF_IN_MEMORY: Final = getattr(os, "RWF_NOWAIT", None)
 
 
-class FilePart(aiohttp.Payload):
+class FilePart:
     """A body of `size_bytes` from `offset` on; it has no more memory than one read.
 
     It may be sent again: each sending opens the file and reads from the part's beginning.
     """
 
-    # It holds nothing that has to be closed.
-    _autoclose = True
-
     def __init__(self, path: Path, *, offset: int, size_bytes: int) -> None:
-        super().__init__(path)
         self._path = path
         self._offset = offset
         self._size = size_bytes
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Never: it is bytes."""
-        raise TypeError(f"a part of a file is no text ({encoding}, {errors})")
+    @property
+    def size_bytes(self) -> int:
+        """How much it is."""
+        return self._size
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send all of it."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(
-        self, writer: AbstractStreamWriter, content_length: int | None
-    ) -> None:
-        """Send so much of it, or all."""
-        size = self._size or 0
-        left = size if content_length is None else min(size, content_length)
-        at = self._offset
+    async def send(self, head: bytes, connection: Connection) -> None:
+        """See `Body.send`."""
+        at, end = self._offset, self._offset + self._size
+        piece = memoryview(bytearray(min(_READ_BYTES, self._size)))
         descriptor = os.open(self._path, os.O_RDONLY)
         try:
-            while left > 0:
-                piece = await asyncio.to_thread(os.pread, descriptor, min(_READ_BYTES, left), at)
-                if not piece:
-                    raise OSError(f"{self._path.name} ends {left:,} bytes too soon")
-                at += len(piece)
-                left -= len(piece)
-                await writer.write(piece)
+            while at < end:
+                read = await _read_into(descriptor, piece[: end - at], at)
+                if not read:
+                    raise OSError(f"{self._path.name} ends {end - at:,} bytes too soon")
+                await connection.send(*((head,) if head else ()), piece[:read])
+                if connection.has_early or connection.has_ended:
+                    return
+                head = b""
+                at += read
         finally:
             os.close(descriptor)
 
     def digest(self, check: BodyCheck) -> bytes:
         """What the service is to compare to the part. Reads all of it: for a thread."""
         digest = hasher(check)
-        left = self._size or 0
+        left = self._size
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._offset)
             while left > 0 and (chunk := file.read(min(_READ_BYTES, left))):
                 digest.update(chunk)
                 left -= len(chunk)
         return digest.digest()
+
+
+async def _read_into(descriptor: int, piece: memoryview, at: int) -> int:
+    """Read at once what the system has in memory, and in a thread what the disk must give."""
+    if _IF_IN_MEMORY is not None:
+        try:
+            if read := os.preadv(descriptor, [piece], at, _IF_IN_MEMORY):
+                return read
+        except OSError:
+            pass  # not in memory, or a file system that does not tell
+    return await asyncio.to_thread(os.preadv, descriptor, [piece], at)

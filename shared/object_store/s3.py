@@ -121,8 +121,8 @@ class S3ObjectStore:
             raise answer.failure()
         return Head(
             key=key,
-            size_bytes=int(answer.headers.get("Content-Length", 0)),
-            media_type=answer.headers.get("Content-Type", ""),
+            size_bytes=int(answer.headers.get("content-length", 0)),
+            media_type=answer.headers.get("content-type", ""),
             sha256=answer.headers.get(f"x-amz-meta-{SHA256_KEY}"),
         )
 

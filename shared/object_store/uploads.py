@@ -217,7 +217,7 @@ class Uploads:
             )
         if not answer.ok:
             raise answer.failure()
-        completed["ETag"] = answer.headers.get("ETag", "")
+        completed["ETag"] = answer.headers.get("etag", "")
         return completed
 
     async def _abort_whatever_comes(self, key: str, upload_id: str) -> None:

@@ -1,8 +1,8 @@
 """The requests that every copy makes, without what botocore does for each.
 
 Botocore takes more than a millisecond of Python for one request (endpoint rules, serialising,
-events, parsing), and its signer a twelfth of that. So objects are put and looked at over the HTTP
-client itself, signed by botocore's signer; all that is rare goes through botocore's clients.
+events, parsing), and aiohttp a third of one. So objects are put and looked at over connections of
+our own; all that is rare goes through botocore's clients.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 # What is read is the bucket's own answer, and expat has resolved no outside entity since 3.7.1.
 from xml.etree import ElementTree as ET
 
-import aiohttp
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
+from shared.http11.pool import HttpPool, Origin
 from shared.object_store.failures import reason_of, sentence_of
 from shared.object_store.port import StoreFailed
+from shared.object_store.signing import signed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
+    from shared.http11.pool import Body
     from shared.object_store.clients import S3Clients
     from shared.object_store.settings import S3Settings
 
@@ -37,11 +37,13 @@ NO_BODY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 _CONNECT_WITHIN_S: Final = 5.0
 _ERROR: Final = 300
+# What is answered to these requests is empty, or a sentence in XML.
+_ANSWER_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the service said; the names of headers in any case."""
+    """What the service said; the names of headers in lower case."""
 
     what: str
     status: int
@@ -73,13 +75,11 @@ class Answer:
 class Wire:
     """Signed requests to one bucket. Made by `open_wire`, which owns its connections."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, clients: S3Clients, settings: S3Settings
-    ) -> None:
-        self._session = session
+    def __init__(self, pool: HttpPool, clients: S3Clients, settings: S3Settings) -> None:
+        self._pool = pool
         self._clients = clients
         self._settings = settings
-        self._base: str | None = None
+        self._base: tuple[Origin, str] | None = None
 
     async def send(
         self,
@@ -89,7 +89,7 @@ class Wire:
         *,
         headers: Mapping[str, str],
         query: str = "",
-        body: bytes | aiohttp.Payload | None = None,
+        body: Body | bytes | None = None,
         sha256: str = NO_BODY_SHA256,
     ) -> Answer:
         """Send one request; once more where its keys were refused and there are others by then.
@@ -104,7 +104,7 @@ class Wire:
             sha256: of the body, in hex: signed, and so compared where the service compares it.
 
         Raises:
-            aiohttp.ClientError, TimeoutError: there was no answer.
+            HttpFailed: there was no answer.
         """
         credentials = self._clients.credentials
         version = credentials.version
@@ -125,68 +125,54 @@ class Wire:
         key: str,
         headers: Mapping[str, str],
         query: str,
-        body: bytes | aiohttp.Payload | None,
+        body: Body | bytes | None,
         sha256: str,
     ) -> Answer:
         if self._base is None:
-            self._base = await self._base_url()
-        url = f"{self._base}/{quote(key, safe='/~')}{'?' if query else ''}{query}"
-        pair = self._clients.credentials.pair
-        signer = _Signer(Credentials(pair.access_key, pair.secret_key), "s3", self._settings.region)
-        signer.sha256 = sha256
-        request = AWSRequest(method=method, url=url, headers=dict(headers))
-        signer.add_auth(request)
-        async with self._session.request(
+            self._base = await self._where()
+        origin, base_path = self._base
+        path = f"{base_path}/{quote(key, safe='/~')}"
+        sent = signed(
             method,
-            URL(url, encoded=True),
-            headers=dict(request.headers.items()),
-            data=body,
-            allow_redirects=False,
-        ) as answer:
-            return Answer(what, answer.status, answer.headers, await answer.read())
+            origin.authority,
+            path,
+            query,
+            headers=headers,
+            sha256=sha256,
+            keys=self._clients.credentials.pair,
+            region=self._settings.region,
+            now=datetime.now(UTC),
+        )
+        sent["User-Agent"] = "velro"
+        target = f"{path}?{query}" if query else path
+        async with self._pool.exchange(method, origin, target, sent, body) as answer:
+            said = await answer.read(at_most=_ANSWER_BYTES)
+        return Answer(what, answer.status, answer.headers, said)
 
-    async def _base_url(self) -> str:
+    async def _where(self) -> tuple[Origin, str]:
         """Where the bucket's keys begin, by botocore's own rules for endpoints and addressing."""
-        signed = await self._clients.plain.generate_presigned_url(
+        presigned = await self._clients.plain.generate_presigned_url(
             "get_object", Params={"Bucket": self._settings.bucket, "Key": "key"}
         )
-        return signed.partition("?")[0].removesuffix("/key")
+        url = URL(presigned, encoded=True)
+        origin = Origin(url.scheme, url.raw_host or "", url.port or 0)
+        return origin, url.raw_path.removesuffix("/key")
 
 
 @asynccontextmanager
 async def open_wire(clients: S3Clients, settings: S3Settings) -> AsyncGenerator[Wire]:
     """A wire to the bucket that the settings name; its connections are closed at the end."""
-    async with wire_session(settings) as session:
-        yield Wire(session, clients, settings)
+    async with wire_pool(settings) as pool:
+        yield Wire(pool, clients, settings)
 
 
-def wire_session(settings: S3Settings) -> aiohttp.ClientSession:
-    """What a wire sends with: no cookies, no proxy, no time of its own for a body."""
-    connector = aiohttp.TCPConnector(limit=settings.max_connections)
-    timeout = aiohttp.ClientTimeout(
-        total=None,
-        sock_connect=min(_CONNECT_WITHIN_S, settings.timeout_s),
-        sock_read=settings.timeout_s,
+def wire_pool(settings: S3Settings) -> HttpPool:
+    """The connections that a wire sends over."""
+    return HttpPool(
+        max_connections=settings.max_connections,
+        connect_within_s=min(_CONNECT_WITHIN_S, settings.timeout_s),
+        silence_s=settings.timeout_s,
     )
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("Accept-Encoding", "Content-Type"),
-        headers={"User-Agent": "velro"},
-    )
-
-
-class _Signer(S3SigV4Auth):
-    """Signs headers, with the hash of the body that is known already."""
-
-    sha256: str = NO_BODY_SHA256
-
-    def payload(self, request: AWSRequest) -> str:
-        """The hash."""
-        del request
-        return self.sha256
 
 
 def _error_in(body: bytes) -> dict[str, str]:

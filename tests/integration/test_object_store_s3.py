@@ -22,7 +22,7 @@ from shared.object_store.clients import S3Clients, s3_clients
 from shared.object_store.port import Put, StoreFailed
 from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
 from shared.object_store.uploads import PART_BYTES
-from shared.object_store.wire import Answer, Wire, wire_session
+from shared.object_store.wire import Answer, Wire, wire_pool
 from tests.object_stores import PNG, an_order, rclone_s3, settings_for
 from velro.stack.seaweedfs import s3_client
 
@@ -99,8 +99,8 @@ class Scene:
 @pytest.fixture(params=["probed", "not probed"])
 async def scene(request: pytest.FixtureRequest, address: S3Address) -> AsyncGenerator[Scene]:
     settings = settings_for(address)
-    async with s3_clients(settings) as clients, wire_session(settings) as session:
-        wire = CountingWire(session, clients, settings)
+    async with s3_clients(settings) as clients, wire_pool(settings) as pool:
+        wire = CountingWire(pool, clients, settings)
         store = S3ObjectStore(clients, wire, settings)
         if request.param == "probed":
             await store.learn()
