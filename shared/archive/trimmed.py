@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 # All who look so often have looked since: three times as long is waited for.
 _LOOK_AGAIN_S: Final = 5.0
+_NANOSECONDS: Final = 1_000_000_000
 
 
 class TrimmingElsewhere(TryLater):
@@ -283,6 +284,8 @@ class TrimmedIndex:
             "discard": "old",
             "max_msgs_per_subject": 1,
             "num_replicas": replicas,
+            # No id comes twice, and a million remembered for minutes are hundreds of MB.
+            "duplicate_window": _NANOSECONDS,
             "compression": "s2",
             "allow_direct": True,
             "allow_atomic": True,

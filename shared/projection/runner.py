@@ -23,6 +23,7 @@ from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.projection.applying import Applier, Poison
 from shared.projection.attempts import Attempts
 from shared.projection.errors import SchemaOutdated, Superseded
+from shared.projection.looking_again import looking_again
 from shared.projection.reading import reading_ahead
 from shared.projection.rebuild_schemas import sweeping
 from shared.projection.standing import ProjectorHealth, ProjectorState, ProjectorTiming
@@ -179,8 +180,15 @@ class Projector(Generic[Row]):
             if self._stop.is_set():
                 return
             if await self._activated(connection, interrupted):
-                async with sweeping(self.dsn, self.schema):
+                async with (
+                    sweeping(self.dsn, self.schema),
+                    looking_again(
+                        self.whole, every_s=self.timing.look_again_s, interrupt=self._interrupt
+                    ) as found,
+                ):
                     await self._project(connection, interrupted)
+                if found:
+                    raise found[0]
             if not self._stop.is_set():
                 raise asyncpg.ConnectionDoesNotExistError("the lock was lost with its connection")
         finally:

@@ -56,6 +56,7 @@ class ProjectorTiming:
         standby_interval_s: between two tries to become the active one.
         first_pause_s: after the first failure; it doubles with each further one.
         longest_pause_s: the most that it grows to.
+        look_again_s: how often it is seen that the log it projects is still whole.
         drain_s: how long stopping waits for the batch that is being written.
         attempts: how often an event over which processes die is tried alone before it is parked.
         fold_limit_s: a fold that takes longer for one batch ends the process, which counts as such
@@ -65,6 +66,7 @@ class ProjectorTiming:
     standby_interval_s: float = 1.0
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
+    look_again_s: float = 15.0
     drain_s: float = 10.0
     attempts: int = 3
     fold_limit_s: float | None = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,6 +152,30 @@ async def test_an_empty_log_is_not_worked_on_where_the_archive_is_not_even_besid
         assert "its archive at 20" in str(await projector.other_log())
         with pytest.raises(LogUnavailable, match="until a person has looked"):
             await RecognisedLog(log, projector.other_log).load("generation", "new")
+
+
+async def test_a_running_projector_notices_that_the_beginning_is_lost_and_goes_on_when_it_is_found(
+    world: Archived, env: dict[str, str], database: str
+) -> None:
+    await world.fill(1, 20)
+    await world.catch_up()
+    await world.trim()
+    log = world.whole_log
+    projector = Projector(
+        database,
+        log,
+        GenerationModel(),
+        Decoding(Subjects(world.stream.lower())),
+        timing=replace(QUICK, look_again_s=0.1),
+        whole=log.see_that_it_is_whole,
+    )
+    async with projector.running():
+        await until_state(projector, ProjectorState.PROJECTING)
+        await index_lost(world)
+        await until_state(projector, ProjectorState.REFUSING)
+        assert "velro restore" in str(await projector.other_log())
+        assert (await velro(env, "restore"))[0] == 0
+        await until_state(projector, ProjectorState.PROJECTING)
 
 
 async def test_a_bucket_that_is_away_says_nothing_against_a_log(world: Archived) -> None:
