@@ -14,11 +14,11 @@ from shared.media.copying import CopyFailed, CopyOrder
 from shared.media.durations import duration_s
 from shared.media.fetch import MediaFetcher, MediaSource
 from shared.media.films import film
-from shared.media.pictures import dimensions
+from shared.media.pictures import dimensions, dimensions_at_start
 from shared.media.sniff import confirm
 from shared.media.spool import Spool
 from shared.object_store.keys import object_key
-from shared.object_store.port import ObjectStore, PutOrder, StoreFailed
+from shared.object_store.port import Held, ObjectStore, PutOrder, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -60,8 +60,9 @@ class MediaCopier:
             as_is=order.as_is,
         )
         async with self._fetcher.fetched(source) as spooled:
-            async with self._looking:
-                seen = await asyncio.to_thread(_looked_at, spooled)
+            if (seen := _seen_at_once(spooled)) is None:
+                async with self._looking:
+                    seen = await asyncio.to_thread(_looked_at, spooled)
             put = _put_order(order, spooled)
             await self._store.put(put)
         return StoredObject(
@@ -88,6 +89,14 @@ async def media_copier(settings: MediaSettings, store: ObjectStore) -> AsyncGene
 class _Seen:
     size: Dimensions | None
     duration_s: float | None
+
+
+def _seen_at_once(spooled: Spooled) -> _Seen | None:
+    """What the beginning of a small picture tells of all of it; None where it does not."""
+    if not isinstance(spooled.path, Held):
+        return None
+    size = dimensions_at_start(spooled.path, spooled.kind)
+    return _Seen(size, None) if size is not None else None
 
 
 def _looked_at(spooled: Spooled) -> _Seen:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MIB: Final = 1024 * 1024
 # Headers come first; profiles and thumbnails before the size are part of them.
 _HEADER_BYTES: Final = 4 * MIB
+_START_BYTES: Final = 4096
 # Their decoders take whole files or nothing.
 _WHOLE_BYTES: Final = 32 * MIB
 # What claims to be larger is not believed: a square of this many is 31,000 pixels wide.
@@ -58,7 +59,22 @@ def dimensions(path: Path | Held, kind: MediaKind) -> Dimensions | None:
         return None
     image_file, max_bytes = reader
     with path.open("rb") as file:
-        start = io.BytesIO(file.read(max_bytes))
+        return _believed(image_file, file.read(max_bytes))
+
+
+def dimensions_at_start(held: Held, kind: MediaKind) -> Dimensions | None:
+    """As `dimensions`, where the first 4 KiB tell and no decoder of whole files is needed.
+
+    Reads so little that it need not be handed to a thread, which takes ten times as long.
+    """
+    image_file, max_bytes = _READERS.get(kind, (None, 0))
+    if image_file is None or max_bytes != _HEADER_BYTES:
+        return None
+    return _believed(image_file, held.content[:_START_BYTES])
+
+
+def _believed(image_file: type[ImageFile], content: bytes) -> Dimensions | None:
+    start = io.BytesIO(content)
     try:
         with image_file(start) as image:
             width, height = image.size
