@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic_core import to_json
 
@@ -14,7 +14,6 @@ from generation_svc.read_model.rows import (
     Migration,
     OutputRow,
     Status,
-    StorageState,
 )
 from shared.contracts.envelope import UnknownEvent
 from shared.contracts.events import (
@@ -45,40 +44,54 @@ if TYPE_CHECKING:
     from shared.contracts.envelope import Recorded
     from shared.contracts.events import RenewedLink
 
+# Python 3.11 asks a descriptor written in Python for every member that is named by its class.
+_REQUESTED: Final = Status.REQUESTED
+_SUBMITTING: Final = Status.SUBMITTING
+_RUNNING: Final = Status.RUNNING
+_COMPLETED: Final = Status.COMPLETED
+_NOT_RUNNING: Final = (_REQUESTED, _SUBMITTING)
 
-# One table, read from top to bottom: split up, nobody could see that it covers everything.
-def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | None:  # noqa: C901, PLR0911, PLR0912
+
+def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | None:
     """The row after one event; the same object where the event changes nothing."""
-    event = recorded.envelope.data
-    match event, row:
-        case GenerationRequested(), None:
+    return _begun(recorded) if row is None else _gone_on(row, recorded)
+
+
+def _begun(recorded: Recorded) -> GenerationRow | None:
+    match recorded.envelope.data:
+        case GenerationRequested() as event:
             return _requested(event, recorded)
-        case SubmissionStarted(), GenerationRow(status=Status.REQUESTED | Status.SUBMITTING):
-            return _changed(row, recorded, status=Status.SUBMITTING, attempts=event.attempt)
-        case GenerationSubmitted(), GenerationRow(status=Status.REQUESTED | Status.SUBMITTING):
+        case GenerationCompleted() as event:
+            return _completed(_made_elsewhere(event, recorded), event, recorded)
+        case _:
+            return None  # about a generation that is elsewhere by now
+
+
+# One table, read from top to bottom: split up, nobody could see that it covers everything. Every
+# event ever written passes here, so a case names a class alone and asks the row afterwards: a class
+# beside a row takes 0.2 us where it does not fit, and most do not. What comes often comes first.
+def _gone_on(row: GenerationRow, recorded: Recorded) -> GenerationRow:  # noqa: C901, PLR0911, PLR0912
+    event = recorded.envelope.data
+    match event:
+        case SubmissionStarted() if row.status in _NOT_RUNNING:
+            return _changed(row, recorded, status=_SUBMITTING, attempts=event.attempt)
+        case GenerationSubmitted() if row.status in _NOT_RUNNING:
             return _changed(
                 row,
                 recorded,
-                status=Status.RUNNING,
+                status=_RUNNING,
                 attempts=event.attempt,
                 request_id=event.request_id,
             )
 
-        case GenerationCompleted(), None:
-            return _completed(_made_elsewhere(event, recorded), event, recorded)
-        case GenerationCompleted(), GenerationRow() if not row.status.finished:
+        case GenerationCompleted() if not row.status.finished:
             return _completed(row, event, recorded)
-        case GenerationCompleted(), GenerationRow(failure=Failure(given_up=True)):
+        case GenerationCompleted() if row.failure is not None and row.failure.given_up:
             return _completed(row._replace(failure=None), event, recorded)
-        case GenerationFailed(), GenerationRow() if not row.status.finished:
-            failure = Failure(
-                event.code, event.detail, event.retryable, event.billed, bool(event.given_up)
-            )
-            return _finished(row, recorded, Status.FAILED, failure=failure)
-        case GenerationCancelled(), GenerationRow() if not row.status.finished:
-            return _finished(row, recorded, Status.CANCELLED)
-
-        case StorageFailed(), GenerationRow(status=Status.COMPLETED, storage_failed_at=None):
+        case MediaStored():
+            stored = event.object
+            return _with_output(row, recorded, event.index, lambda output: output.kept(stored))
+        case StorageFailed() if row.status is _COMPLETED and row.storage_failed_at is None:
             reasons = {failure.index: failure.reason.value for failure in event.failures}
             outputs = tuple(
                 replace(output, failure_reason=reasons[index])
@@ -89,71 +102,58 @@ def evolve(row: GenerationRow | None, recorded: Recorded) -> GenerationRow | Non
             return _changed(
                 row, recorded, outputs=outputs, storage_failed_at=recorded.envelope.time
             )
-        case MediaStored(index=index, object=stored), GenerationRow():
-            return _with_output(
-                row,
-                recorded,
-                index,
-                lambda output: replace(
-                    output, stored=stored, lost_reason=None, failure_reason=None
-                ),
+        case MigrationCompleted() if row.migration is None and row.all_stored:
+            migration = Migration(recorded.envelope.time, event.total_size_bytes, event.file_count)
+            return _changed(row, recorded, migration=migration)
+
+        case GenerationFailed() if not row.status.finished:
+            failure = Failure(
+                event.code, event.detail, event.retryable, event.billed, bool(event.given_up)
             )
-        case MigrationAttemptFailed(index=index, reason=reason), GenerationRow():
+            return _finished(row, recorded, Status.FAILED, failure=failure)
+        case GenerationCancelled() if not row.status.finished:
+            return _finished(row, recorded, Status.CANCELLED)
+        case MigrationAttemptFailed(reason=reason):
             # Also after a loss: a person tried again, and so will the service.
             return _with_output(
                 row,
                 recorded,
-                index,
+                event.index,
                 lambda output: replace(output, failure_reason=reason.value, lost_reason=None),
             )
-        case QuarantineReleased(index=index), GenerationRow():
+        case QuarantineReleased():
             return _with_output(
-                row, recorded, index, lambda output: replace(output, lost_reason=None)
+                row, recorded, event.index, lambda output: replace(output, lost_reason=None)
             )
-        case LinksRenewed(links=links), GenerationRow():
+        case LinksRenewed(links=links):
             return _relinked(row, links, recorded)
-        case MediaLost(index=index, reason=reason), GenerationRow():
+        case MediaLost(reason=reason):
             return _with_output(
                 row,
                 recorded,
-                index,
+                event.index,
                 lambda output: replace(output, lost_reason=output.lost_reason or reason.value),
             )
-        case ObjectLost() as lost, GenerationRow():
-            return _without_object(row, lost, recorded)
-        case MigrationCompleted(), GenerationRow(storage_state=StorageState.STORED, migration=None):
-            migration = Migration(recorded.envelope.time, event.total_size_bytes, event.file_count)
-            return _changed(row, recorded, migration=migration)
+        case ObjectLost():
+            return _without_object(row, event, recorded)
 
         case (
-            (
-                GenerationRequested()
-                | SubmissionStarted()
-                | GenerationSubmitted()
-                | GenerationCompleted()
-                | GenerationFailed()
-                | GenerationCancelled()
-                | StorageFailed()
-                | MediaStored()
-                | MigrationAttemptFailed()
-                | MediaLost()
-                | ObjectLost()
-                | MigrationCompleted()
-                | QuarantineReleased()
-                | LinksRenewed()
-            ),
-            _,
+            GenerationRequested()
+            | SubmissionStarted()
+            | GenerationSubmitted()
+            | GenerationCompleted()
+            | GenerationFailed()
+            | GenerationCancelled()
+            | StorageFailed()
+            | MigrationCompleted()
         ):
-            return row  # said before, or about a generation that is elsewhere by now
+            return row  # said before
         case (
-            (
-                QuarantineRejected()
-                | RefetchRequested()
-                | LinksNotRenewed()
-                | SourcesDeleted()
-                | UnknownEvent()
-            ),
-            _,
+            QuarantineRejected()
+            | RefetchRequested()
+            | LinksNotRenewed()
+            | SourcesDeleted()
+            | UnknownEvent()
         ):
             return row
 
@@ -166,7 +166,7 @@ def _requested(event: GenerationRequested, recorded: Recorded) -> GenerationRow:
         provider=event.provider,
         model=event.model,
         asked=Asked(to_json(event.input).decode(), to_json(event.metadata).decode()),
-        status=Status.REQUESTED,
+        status=_REQUESTED,
         attempts=0,
         request_id=None,
         failure=None,
@@ -188,7 +188,7 @@ def _made_elsewhere(event: GenerationCompleted, recorded: Recorded) -> Generatio
         provider=event.provider,
         model=event.model,
         asked=None,
-        status=Status.RUNNING,
+        status=_RUNNING,
         attempts=0,
         request_id=None,
         failure=None,
@@ -216,7 +216,7 @@ def _completed(row: GenerationRow, event: GenerationCompleted, recorded: Recorde
     return _finished(
         row,
         recorded,
-        Status.COMPLETED,
+        _COMPLETED,
         outputs=outputs,
         request_id=event.request_id or row.request_id,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations when it runs
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shared.contracts.events import (
     StoredObject,  # noqa: TC001 - pydantic reads the annotations when it runs
@@ -28,7 +28,8 @@ class Status(StrEnum):
         return self in _FINISHED
 
 
-_FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+# Compared one after the other by identity: to hash a member is a call in Python.
+_FINISHED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 class StorageState(StrEnum):
@@ -50,6 +51,9 @@ class StorageState(StrEnum):
     """An output can never be stored; others may be."""
 
 
+_STORED: Final = StorageState.STORED
+
+
 @dataclass(frozen=True, slots=True)
 class OutputRow:
     """One output: where it came from, and where it is or why not.
@@ -68,6 +72,12 @@ class OutputRow:
     stored: StoredObject | None = None
     lost_reason: str | None = None
     failure_reason: str | None = None
+
+    def kept(self, stored: StoredObject) -> OutputRow:
+        """The same, in the bucket: nothing is wrong with it any more."""
+        return OutputRow(
+            self.source_url, self.expires_at, self.media_type, self.width, self.height, stored
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,11 @@ class GenerationRow(NamedTuple):
     migration: Migration | None
 
     @property
+    def all_stored(self) -> bool:
+        """Whether there are outputs, and all of them are in the bucket."""
+        return self.storage_state is _STORED
+
+    @property
     def storage_state(self) -> StorageState:
         """Where the outputs are, taken together."""
         stored = lost = 0
@@ -138,17 +153,15 @@ class GenerationRow(NamedTuple):
         if lost:
             return StorageState.LOST
         if stored == len(self.outputs):
-            return StorageState.STORED if stored else StorageState.NONE
+            return _STORED if stored else StorageState.NONE
         return StorageState.PARTIAL if stored else StorageState.TEMPORARY
 
     @property
     def earliest_link_death(self) -> datetime | None:
         """When the first link dies of an output that can still be copied."""
-        return min(
-            (
-                output.expires_at
-                for output in self.outputs
-                if output.stored is None and output.lost_reason is None
-            ),
-            default=None,
-        )
+        open_until = [
+            output.expires_at
+            for output in self.outputs
+            if output.stored is None and output.lost_reason is None
+        ]
+        return min(open_until) if open_until else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shared.contracts.envelope import UnknownEvent
 from shared.contracts.events import (
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from storage_svc.read_model.entries import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(NamedTuple):
     """The outputs of one generation that had to be migrated, by index."""
 
     user_id: str
@@ -45,67 +43,60 @@ class Backlog:
     entries: tuple[Entry, ...]
 
 
+def evolve(row: Backlog | None, recorded: Recorded) -> Backlog | None:
+    """The row after one event; the same object where the event changes nothing."""
+    if row is not None:
+        return _gone_on(row, recorded)
+    event = recorded.envelope.data
+    return _opened(event, recorded) if isinstance(event, GenerationCompleted) else None
+
+
 # One table, read from top to bottom: split up, nobody could see that it covers everything.
-def evolve(row: Backlog | None, recorded: Recorded) -> Backlog | None:  # noqa: C901, PLR0911, PLR0912
-    """The row after one event."""
+def _gone_on(row: Backlog, recorded: Recorded) -> Backlog:  # noqa: C901, PLR0911
     envelope = recorded.envelope
-    match envelope.data, row:
-        case GenerationCompleted() as completed, None:
-            return _opened(completed, recorded)
-        case StorageFailed(failures=failures), Backlog():
-            for failure in failures:
-                reason, detail = failure.reason.value, failure.detail
-                row = _changed(
-                    row, failure.index, lambda e, r=reason, d=detail: entries.told(e, r, d)
-                )
-            return row
-        case MediaStored(index=index) as stored, Backlog():
-            return _changed(row, index, lambda entry: entries.stored(entry, stored, envelope))
-        case MigrationAttemptFailed(index=index) as failed, Backlog():
-            return _changed(row, index, lambda entry: entries.failed(entry, failed, envelope))
-        case MediaLost(index=index) as lost, Backlog():
-            return _changed(row, index, lambda entry: entries.lost(entry, lost, envelope))
-        case ObjectLost(index=index) as vanished, Backlog():
-            return _changed(row, index, lambda entry: entries.vanished(entry, vanished, envelope))
-        case QuarantineReleased(index=index) as released, Backlog():
-            return _changed(row, index, lambda entry: entries.released(entry, released, envelope))
-        case QuarantineRejected(index=index) as rejected, Backlog():
-            return _changed(row, index, lambda entry: entries.rejected(entry, rejected))
-        case RefetchRequested() as asked, Backlog():
-            return _each(row, lambda entry: entries.awaiting(entry, asked))
-        case LinksRenewed() as renewed, Backlog():
-            return _each(row, lambda entry: entries.renewed(entry, renewed, envelope))
-        case LinksNotRenewed() as refused, Backlog():
-            return _each(row, lambda entry: entries.refused(entry, refused, envelope))
+    match event := envelope.data:
+        case StorageFailed(failures=failures):
+            reasons = {each.index: (each.reason.value, each.detail) for each in failures}
+            return _each(
+                row,
+                lambda entry: (
+                    entries.told(entry, *reasons[entry.output_index])
+                    if entry.output_index in reasons
+                    else entry
+                ),
+            )
+        case MediaStored():
+            return _changed(row, event.index, lambda entry: entries.stored(entry, event, envelope))
+        case MigrationAttemptFailed():
+            return _changed(row, event.index, lambda entry: entries.failed(entry, event, envelope))
+        case MediaLost():
+            return _changed(row, event.index, lambda entry: entries.lost(entry, event, envelope))
+        case ObjectLost():
+            return _changed(
+                row, event.index, lambda entry: entries.vanished(entry, event, envelope)
+            )
+        case QuarantineReleased():
+            return _changed(
+                row, event.index, lambda entry: entries.released(entry, event, envelope)
+            )
+        case QuarantineRejected():
+            return _changed(row, event.index, lambda entry: entries.rejected(entry, event))
+        case RefetchRequested():
+            return _each(row, lambda entry: entries.awaiting(entry, event))
+        case LinksRenewed():
+            return _each(row, lambda entry: entries.renewed(entry, event, envelope))
+        case LinksNotRenewed():
+            return _each(row, lambda entry: entries.refused(entry, event, envelope))
         case (
-            (
-                GenerationCompleted()
-                | StorageFailed()
-                | MediaStored()
-                | MigrationAttemptFailed()
-                | MediaLost()
-                | ObjectLost()
-                | QuarantineReleased()
-                | QuarantineRejected()
-                | RefetchRequested()
-                | LinksRenewed()
-                | LinksNotRenewed()
-            ),
-            _,
-        ):
-            return row  # completed twice, or about a generation with nothing to migrate
-        case (
-            (
-                GenerationRequested()
-                | SubmissionStarted()
-                | GenerationSubmitted()
-                | GenerationFailed()
-                | GenerationCancelled()
-                | MigrationCompleted()
-                | SourcesDeleted()
-                | UnknownEvent()
-            ),
-            _,
+            GenerationRequested()
+            | SubmissionStarted()
+            | GenerationSubmitted()
+            | GenerationCompleted()
+            | GenerationFailed()
+            | GenerationCancelled()
+            | MigrationCompleted()
+            | SourcesDeleted()
+            | UnknownEvent()
         ):
             return row
 
@@ -127,4 +118,5 @@ def _changed(row: Backlog, index: int, change: Callable[[Entry], Entry]) -> Back
 
 
 def _each(row: Backlog, change: Callable[[Entry], Entry]) -> Backlog:
-    return replace(row, entries=tuple(change(entry) for entry in row.entries))
+    changed = tuple([change(entry) for entry in row.entries])
+    return row if changed == row.entries else row._replace(entries=changed)

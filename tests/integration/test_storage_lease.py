@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,8 @@ class Table:
 
     async def change(self, generation_id: str, **changes: Any) -> None:  # noqa: ANN401 - of any column
         row = (await self.model.load(self.connection, [generation_id]))[generation_id]
-        entries = tuple(replace(entry, **changes) for entry in row.entries)
-        await self.save(generation_id, replace(row, entries=entries))
+        entries = tuple(entry._replace(**changes) for entry in row.entries)
+        await self.save(generation_id, row._replace(entries=entries))
 
     async def failed(self, generation_id: str, attempt: int, retry_at: datetime) -> None:
         await self.change(
@@ -130,9 +130,9 @@ async def test_an_outcome_being_written_does_not_hold_its_siblings_turn_back(tab
     await table.add("many", NOON + HOUR, NOON + HOUR)
     await table.add("later", NOON + 2 * HOUR)
     row = (await table.model.load(table.connection, ["many"]))["many"]
-    failed = replace(row.entries[0], attempts=1, reason="internal", detail="x", failed_at=NOON)
+    failed = row.entries[0]._replace(attempts=1, reason="internal", detail="x", failed_at=NOON)
     async with table.connection.transaction():
-        written = replace(row, entries=(failed, row.entries[1]))
+        written = row._replace(entries=(failed, row.entries[1]))
         await table.model.save(table.connection, {"many": written})
         leased = await table.lease(max_rows=1)
     assert [(lease.generation_id, lease.output_index) for lease in leased] == [("many", 1)]
@@ -221,8 +221,8 @@ async def test_what_the_projection_writes_about_one_output_leaves_the_lease_of_a
     await table.lease(2)
     row = (await table.model.load(table.connection, ["two"]))["two"]
     first, second = row.entries
-    first = replace(first, attempts=1, next_attempt_at=NOON + MINUTE, reason="internal")
-    await table.save("two", replace(row, entries=(first, second)))
+    first = first._replace(attempts=1, next_attempt_at=NOON + MINUTE, reason="internal")
+    await table.save("two", row._replace(entries=(first, second)))
     leases = await table.connection.fetch(
         "select output_index from backlog where lease_owner = 'me'"
     )
