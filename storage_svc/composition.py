@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from shared.archive.archive import Archive
 from shared.archive.opening import archived_log
 from shared.archive.trimmed import TrimmedIndex
+from shared.errors import in_words
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.jetstream_trim import TrimmableStream
@@ -208,7 +209,7 @@ class Service:
             finally:
                 await close(connection)
         except POSTGRES_AWAY as error:
-            raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
+            raise BacklogUnavailable(in_words(error)) from error
         async with self.projector.running(), self.watch.running():
             yield
 

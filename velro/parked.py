@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.archive.opening import archived_log
+from shared.errors import in_words
 from shared.messaging.connection import connected
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.program import run
@@ -111,7 +112,7 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
     try:
         connection = await connect(where.dsn, schema=schema, application_name="velro parked")
     except POSTGRES_AWAY as error:
-        raise ReadModelAway(f"{name}: {type(error).__name__}: {error}") from error
+        raise ReadModelAway(f"{name}: {in_words(error)}") from error
     try:
         async with (
             connected(settings.nats_url.split(","), name="velro parked") as nats,
@@ -120,7 +121,7 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
             await read_checkpoint(connection)
             yield ParkingPlace(connection, where.model, log, Decoding(settings.subjects))
     except POSTGRES_AWAY as error:
-        raise ReadModelAway(f"{name}: {type(error).__name__}: {error}") from error
+        raise ReadModelAway(f"{name}: {in_words(error)}") from error
     except asyncpg.UndefinedTableError as error:
         raise ReadModelAway(f"{name} has no tables yet: start the service that keeps it") from error
     finally:

@@ -10,6 +10,7 @@ import structlog
 
 from shared.contracts.events import Output, OutputFailure
 from shared.contracts.reasons import ReasonCode
+from shared.errors import in_words
 from shared.media.copying import CopyFailed, CopyOrder
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def store_outputs(
             return OutputFailure(index=output.index, reason=failed.reason, detail=detail)
         except Exception as error:
             log.exception("copy_broke", generation_id=generation_id, index=output.index)
-            detail = f"{type(error).__name__}: {error}"[:2000]
+            detail = in_words(error)[:2000]
             return OutputFailure(index=output.index, reason=ReasonCode.INTERNAL, detail=detail)
         return output.model_copy(update={"stored": stored})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, cast
 from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from shared.contracts.envelope import ENVELOPES, UNKNOWN_ENVELOPE, Envelope
-from shared.errors import Refused
+from shared.errors import Refused, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,4 +97,4 @@ def _sentence(error: Exception) -> str:
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)[:5]
         )
-    return f"{type(error).__name__}: {error}"
+    return in_words(error)

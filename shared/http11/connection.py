@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
+from shared.errors import in_words
 from shared.http11.errors import Cut, Silent
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
                 if isinstance(self._why, Cut):
                     raise self._why
                 if self._why is not None:
-                    raise Cut(f"{type(self._why).__name__}: {self._why}") from self._why
+                    raise Cut(in_words(self._why)) from self._why
                 return 0
             self._target, self._came = target, 0
             try:

@@ -15,6 +15,7 @@ from aiohappyeyeballs import (
 )
 from aiohttp.resolver import ThreadedResolver
 
+from shared.errors import in_words
 from shared.http11.answer import Answer, read_answer
 from shared.http11.connection import Connection
 from shared.http11.errors import Cut, NotReached, Silent
@@ -180,7 +181,7 @@ class HttpPool:
             detail = f"no connection to {origin.authority} in {self._connect_within_s:g} s"
             raise NotReached(detail) from error
         except OSError as error:
-            detail = f"no connection to {origin.authority}: {type(error).__name__}: {error}"
+            detail = f"no connection to {origin.authority}: {in_words(error)}"
             raise NotReached(detail) from error
         self._all.add(connection)
         return connection

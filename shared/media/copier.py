@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.contracts.events import StoredObject
 from shared.contracts.reasons import ReasonCode
+from shared.errors import in_words
 from shared.media.copying import CopyFailed, CopyOrder
 from shared.media.durations import duration_s
 from shared.media.fetch import MediaFetcher, MediaSource
@@ -46,7 +47,7 @@ class MediaCopier:
         except StoreFailed as error:
             raise CopyFailed(error.reason, error.detail) from error
         except OSError as error:
-            detail = f"the spool failed: {type(error).__name__}: {error}"
+            detail = f"the spool failed: {in_words(error)}"
             raise CopyFailed(ReasonCode.INTERNAL, detail) from error
 
     async def _copy(self, order: CopyOrder) -> StoredObject:

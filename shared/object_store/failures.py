@@ -10,6 +10,7 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from shared.contracts.reasons import ReasonCode
+from shared.errors import in_words
 from shared.http11.errors import HttpFailed
 from shared.object_store.port import StoreFailed
 
@@ -70,7 +71,7 @@ async def within(deadline_s: float) -> AsyncGenerator[None]:
         detail = f"the bucket did not answer within {deadline_s:g} s"
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
     except (BotoCoreError, aiohttp.ClientError, HttpFailed, OSError) as error:
-        detail = f"{type(error).__name__}: {error}"
+        detail = in_words(error)
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import asyncpg
 
 from shared.contracts.envelope import Recorded
+from shared.errors import in_words
 from shared.projection.batch import Unreadable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def fold(
         try:
             row = evolve(row, event)
         except Exception as error:  # noqa: BLE001 - whatever a fold raises, its event is poison
-            return row, applied, f"{type(error).__name__}: {error}"
+            return row, applied, in_words(error)
     return row, len(history), ""
 
 
@@ -68,7 +69,7 @@ async def save_one(
             async with connection.transaction():
                 await model.save(connection, {generation_id: after})
         except NOT_STORABLE as error:
-            return f"{type(error).__name__}: {error}"
+            return in_words(error)
         return None
 
     after, foldable, reason = fold(model, before, history, marks)

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import structlog
 
-from shared.errors import VelroError
+from shared.errors import VelroError, in_words
 from shared.event_log.port import LogMismatch
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.projection.applying import Applier, Poison
@@ -294,7 +294,7 @@ class Projector(Generic[Row]):
         )
 
     def _report(self, state: ProjectorState, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
+        reason = in_words(error)
         if (self._standing.state, self._standing.reason) != (state, reason):
             _log.warning("projector", schema=self.schema, state=state.value, reason=reason)
         self._standing.state = state

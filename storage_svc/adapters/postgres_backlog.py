@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from shared.errors import in_words
 from shared.postgres.connecting import POSTGRES_AWAY
 from shared.postgres.queries import Queries
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
@@ -129,7 +130,7 @@ class PostgresBacklog:
             async with self._pool.acquire() as connection:
                 yield connection
         except (*POSTGRES_AWAY, *TABLES_GONE) as error:
-            raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
+            raise BacklogUnavailable(in_words(error)) from error
 
 
 def _order(row: Record) -> tuple[datetime, int]:

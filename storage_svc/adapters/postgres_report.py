@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.errors import in_words
 from shared.postgres.connecting import POSTGRES_AWAY
 from shared.postgres.queries import Queries
 from storage_svc.adapters.postgres_backlog import TABLES_GONE
@@ -100,7 +101,7 @@ class PostgresReport:
             async with self._pool.acquire() as connection:
                 return await self._queries.rows(connection, name, **parameters)
         except (*POSTGRES_AWAY, *TABLES_GONE) as error:
-            raise BacklogUnavailable(f"{type(error).__name__}: {error}") from error
+            raise BacklogUnavailable(in_words(error)) from error
 
 
 def _waiting(row: Record, at: datetime, *, running: bool) -> WaitingOutput:

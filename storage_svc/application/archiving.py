@@ -12,7 +12,7 @@ import structlog
 
 from shared.archive.archived_log import WholeLog, see_that_they_agree
 from shared.archive.segment import record_bytes
-from shared.errors import VelroError
+from shared.errors import VelroError, in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -91,7 +91,7 @@ class Archiver:
                         )
                 self._tell(None)
             except VelroError as error:
-                self._tell(f"{type(error).__name__}: {error}")
+                self._tell(in_words(error))
             # Replicas that look at other moments seldom write the same segment.
             await asyncio.sleep(_LOOK_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 

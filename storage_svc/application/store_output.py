@@ -14,6 +14,7 @@ from shared.contracts.events import (
     RefetchRequested,
 )
 from shared.contracts.reasons import ReasonCode
+from shared.errors import in_words
 from shared.media.copying import Copier, CopyFailed, CopyOrder
 from storage_svc.domain.commands import (
     AskForLink,
@@ -176,7 +177,7 @@ class StoreOutput:
             # Whatever broke, it must be seen as a failed attempt with its back-off: an error
             # that only a log line knows is retried for ever at full speed.
             _log.exception("copy_broke", generation_id=order.generation_id, output=index)
-            failure = CopyFailed(ReasonCode.INTERNAL, f"{type(error).__name__}: {error}")
+            failure = CopyFailed(ReasonCode.INTERNAL, in_words(error))
         else:
             took_s = (self.clock() - started_at).total_seconds()
             return RecordStored(index, attempt, stored, max(took_s, 0.0))

@@ -16,7 +16,7 @@ import structlog
 
 from shared.archive.departing import Departing
 from shared.archive.restoring import compare
-from shared.errors import VelroError
+from shared.errors import VelroError, in_words
 from shared.event_log.port import CorruptRecord, LogMismatch
 from storage_svc.domain.settled import unsettled_because
 
@@ -139,7 +139,7 @@ class Trimmer:
                             )
                         self._tell(cut.stays)
             except VelroError as error:
-                self._tell(f"{type(error).__name__}: {error}")
+                self._tell(in_words(error))
             await asyncio.sleep(_LOOK_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
     async def _next(self, first: int) -> Cut:

@@ -23,7 +23,7 @@ from generation_svc.adapters.http.middleware import CORRELATION_HEADER, correlat
 from generation_svc.adapters.http.ports import ReadModelUnavailable, TooManyWatchers
 from generation_svc.application.provider import WebhookRejected
 from generation_svc.domain.decide import AlreadyFinished, IdempotencyKeyReused, UnknownGeneration
-from shared.errors import Conflict, Refused, TryLater, VelroError
+from shared.errors import Conflict, Refused, TryLater, VelroError, in_words
 from shared.event_log.port import AppendOutcomeUnknown, EventTooLarge, LogFull, LogUnavailable
 from shared.projection.errors import NotReached, TooManyWaiters
 
@@ -98,9 +98,7 @@ def add_problems(app: FastAPI) -> None:
 def _of_velro_error(_handler: object, request: Request, error: VelroError) -> Problem:
     problem = problem_of(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning(
-            "request_not_served", path=request.url.path, why=f"{type(error).__name__}: {error}"
-        )
+        log.warning("request_not_served", path=request.url.path, why=in_words(error))
     return problem
 
 

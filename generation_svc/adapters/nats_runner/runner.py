@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy as ConsumerAck
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from shared.errors import TryLater
+from shared.errors import TryLater, in_words
 from shared.messaging.jetstream import ensure_consumer, jetstream_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Runner:
                     await self._watch(jetstream, stopping)
             except (*BROKEN, TryLater) as error:
                 failures += 1
-                self.health.problem = f"{type(error).__name__}: {error}"
+                self.health.problem = in_words(error)
                 log.warning("runner_without_log", why=self.health.problem, failures=failures)
             if not stopping.is_set():
                 with contextlib.suppress(TimeoutError):
