@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shared.contracts.events import AnyEvent
     from shared.contracts.subjects import Subjects
 
-WAIT_S = 20.0
+WAIT_S = 45.0
 QUICK = ProjectorTiming(standby_interval_s=0.1, first_pause_s=0.02, longest_pause_s=0.2)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from velro.stack.seaweedfs import S3Address
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 def environment(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from shared.projection.runner import Projector as AnyProjector
     from storage_svc.read_model.rows import Backlog
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 def now() -> datetime:

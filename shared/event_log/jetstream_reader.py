@@ -104,5 +104,6 @@ def _check(stream: str, state: StreamState, known: StreamState | None, position:
     if state.first > position + 1:
         raise LogMismatch(
             f"stream {stream} begins at position {state.first}: "
-            f"{position + 1} to {state.first - 1} are no longer in it"
+            f"{position + 1} to {state.first - 1} are no longer in it; "
+            "velro restore says whether the archive has them"
         )

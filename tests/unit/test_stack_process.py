@@ -32,7 +32,7 @@ child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session
 pathlib.Path("child").write_text(str(child.pid))
 child.wait()
 """
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
