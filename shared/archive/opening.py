@@ -11,7 +11,6 @@ from shared.archive.archived_log import ArchivedLog
 from shared.archive.settings import ArchiveSettings
 from shared.archive.trimmed import TrimmedIndex
 from shared.event_log.jetstream import JetStreamLog
-from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings
 from shared.settings import loaded
 
@@ -33,6 +32,9 @@ async def opened_archive(stream: str) -> AsyncGenerator[Archive]:
         BadSettings: it names none.
         KeysUnreadable: it names files of keys, which hold none.
     """
+    # Botocore takes half a second to be imported, and who reads the stream alone needs none.
+    from shared.object_store.s3 import s3_object_store  # noqa: PLC0415 - see above
+
     async with s3_object_store(loaded(S3Settings)) as bucket:
         yield Archive(bucket, stream, loaded(ArchiveSettings))
 
