@@ -19,9 +19,10 @@ from shared.projection.batch import Decoding
 from shared.settings import LogSettings
 from velro.replaying import log_of
 from velro.verify.errors import NotReadable
+from velro.verify.known import Known
 from velro.verify.objects import KeptObjects
 from velro.verify.read_models import compared, joined
-from velro.verify.stretch import Looked, Stretch
+from velro.verify.stretch import Aside, Looked, Stretch
 from velro.verify.unsettled import Unsettled
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Task:
     Attributes:
         objects: the file for what it says is stored.
         unsettled: the file for what it cannot settle alone.
+        known: the file for the fingerprints of the generations that it speaks of.
         looked: the file for what came of it, where another process does it.
     """
 
@@ -74,6 +76,7 @@ class Task:
     until: int
     objects: Path
     unsettled: Path
+    known: Path
     looked: Path
 
 
@@ -84,7 +87,7 @@ async def look(task: Task, tell: Callable[[int], None]) -> Looked:
         LogUnavailable, LogMismatch, NotReadable: as `Stretch.look`.
     """
     models = compared()
-    objects, unsettled = KeptObjects(task.objects), Unsettled(task.unsettled)
+    aside = Aside(KeptObjects(task.objects), Unsettled(task.unsettled), Known(task.known))
     try:
         async with AsyncExitStack() as stack:
             log = await stack.enter_async_context(task.log.opened())
@@ -92,13 +95,12 @@ async def look(task: Task, tell: Callable[[int], None]) -> Looked:
                 await stack.enter_async_context(joined(moment, model))
                 for moment, model in zip(task.moments, models, strict=True)
             ]
-            stretch = Stretch(models, task.moments, snapshots, objects, unsettled)
+            stretch = Stretch(models, task.moments, snapshots, aside)
             return await stretch.look(
                 log, Decoding(task.log.subjects), after=task.after, until=task.until, tell=tell
             )
     finally:
-        objects.close()
-        unsettled.close()
+        aside.close()
 
 
 async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:

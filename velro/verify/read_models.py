@@ -19,6 +19,7 @@ from shared.projection.tables import read_checkpoint, schema_fingerprint
 from storage_svc.read_model.model import NAME as STORAGE
 from storage_svc.read_model.model import BacklogModel
 from velro.verify.errors import NotReadable
+from velro.verify.known import Met
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -114,6 +115,12 @@ class Snapshot:
     async def loaded(self, ids: Sequence[str]) -> dict[str, Any]:
         """The same as the model itself loads them."""
         return await self._model.model.load(self._connection, ids)
+
+    async def all_rows(self) -> Met:
+        """All rows of the table, as they are met."""
+        row = await QUERIES.row(self._connection, f"{self._model.name}_all")
+        assert row is not None
+        return Met(row["rows"], int(row["hashes"]))
 
     async def ids(self) -> AsyncGenerator[list[str], None]:
         """Every generation that has a row, some thousands at a time; perhaps more than once."""

@@ -1,10 +1,23 @@
 -- name: generation_rows(ids)
--- Whole rows of the generation read model, to be compared.
-select * from generations where id = any(:ids::text[]);
+-- Whole rows of the generation read model, to be compared; the hash tells that all were.
+select *, hashtextextended(id, 0) as id_hash from generations where id = any(:ids::text[]);
 
 -- name: storage_rows(ids)
 -- Whole rows of the backlog, to be compared; outputs in order.
-select * from backlog where generation_id = any(:ids::text[]) order by generation_id, output_index;
+select *, hashtextextended(generation_id, 0) as id_hash
+from backlog
+where generation_id = any(:ids::text[])
+order by generation_id, output_index;
+
+-- name: generation_all()
+-- How many rows there are, and what their ids' hashes add up to.
+select count(*) as rows, coalesce(sum(hashtextextended(id, 0)::numeric), 0) as hashes
+from generations;
+
+-- name: storage_all()
+-- The same of the backlog.
+select count(*) as rows, coalesce(sum(hashtextextended(generation_id, 0)::numeric), 0) as hashes
+from backlog;
 
 -- name: generation_ids()
 -- Every generation that has a row.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,11 +13,11 @@ from shared.projection.tables import recognise
 from velro.verify.findings import Finding, Kind
 from velro.verify.helping import LogAddress, Task, look, look_elsewhere
 from velro.verify.judging import Judging
+from velro.verify.known import Met, fingerprint, known_in
 from velro.verify.objects import KeptObjects
 from velro.verify.progress import Progress
 from velro.verify.read_models import Moment, Snapshot, compared, taken
 from velro.verify.settling import Settling
-from velro.verify.stretch import fingerprint
 from velro.verify.together import together
 
 if TYPE_CHECKING:
@@ -105,7 +104,12 @@ class Rows:
                     self.report.add(findings)
                 self.report.generations += settling.settled
                 suspects = settling.suspects
-                await self._add_unknown(looks, snapshots)
+                self._add_looks(looks)
+                met = [
+                    sum((looked.met[place] for looked in looks), settling.met[place])
+                    for place in range(len(models))
+                ]
+                await self._add_unknown([task.known for task in tasks], met, snapshots)
             judging = Judging(self.log, models, moments, snapshots, objects, decoding=decoding)
             judged = 0
             async for judgement in judging.judge(suspects):
@@ -127,6 +131,7 @@ class Rows:
                 after=after,
                 until=until,
                 unsettled=self.room / f"unsettled-{after}.sqlite",
+                known=self.room / f"known-{after}",
                 objects=self.room / f"stretch-{after}.sqlite",
                 looked=self.room / f"stretch-{after}.pickle",
             )
@@ -147,30 +152,37 @@ class Rows:
 
         return await together(*(one(task) for task in tasks))
 
-    async def _add_unknown(self, looks: Sequence[Looked], snapshots: Sequence[Snapshot]) -> None:
-        """Add to the report what the stretches saw, and rows of which none saw anything."""
+    def _add_looks(self, looks: Sequence[Looked]) -> None:
+        """Add to the report what the stretches saw."""
         for looked in looks:
             self.report.events += looked.events
             self.report.generations += looked.equal
             self.report.add(looked.findings)
-        known = sorted(each for looked in looks for each in looked.known)
-        for snapshot in snapshots:
-            async for ids in snapshot.ids():
-                self.report.add(
-                    Finding(
-                        Kind.ROW_UNKNOWN,
-                        "no event of the log speaks of this generation",
-                        generation_id=one,
-                        read_model=snapshot.read_model,
+
+    async def _add_unknown(
+        self, known: Sequence[Path], met: Sequence[Met], snapshots: Sequence[Snapshot]
+    ) -> None:
+        """Add to the report rows of generations that no stretch saw anything of."""
+        others = [
+            snapshot
+            for snapshot, rows in zip(snapshots, met, strict=True)
+            if await snapshot.all_rows() != rows
+        ]
+        if not others:
+            return
+        for part, parts, fingerprints in known_in(known):
+            for snapshot in others:
+                async for ids in snapshot.ids():
+                    self.report.add(
+                        Finding(
+                            Kind.ROW_UNKNOWN,
+                            "no event of the log speaks of this generation",
+                            generation_id=one,
+                            read_model=snapshot.read_model,
+                        )
+                        for one in dict.fromkeys(ids)
+                        if (its := fingerprint(one)) % parts == part and its not in fingerprints
                     )
-                    for one in dict.fromkeys(ids)
-                    if not _holds(known, fingerprint(one))
-                )
-
-
-def _holds(known: Sequence[int], wanted: int) -> bool:
-    place = bisect_left(known, wanted)
-    return place < len(known) and known[place] == wanted
 
 
 def _parked(read_model: str, moment: Moment, only: Sequence[str]) -> list[Finding]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from velro.verify.comparing import Comparison
 from velro.verify.findings import Finding
 from velro.verify.folding import Folding
+from velro.verify.known import Met
 from velro.verify.unsettled import Unsettled
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Settling:
 
     Attributes:
         settled: how many generations were compared here.
+        met: their rows, by read model.
         suspects: generations that only their whole history can judge: rows are as the log said
             once, and not as it said afterwards, or the log has no beginning of them.
     """
@@ -44,6 +46,7 @@ class Settling:
         self._folding = Folding(models, moments)
         self._comparisons = [Comparison(model) for model in models]
         self.settled = 0
+        self.met = [Met() for _ in models]
         self.suspects: list[str] = []
 
     async def settle(self, files: Sequence[Path]) -> AsyncGenerator[list[Finding], None]:
@@ -82,6 +85,7 @@ class Settling:
         for place, model in enumerate(self._models):
             folded = {one: generation.rows[place] for one, generation in generations.items()}
             found = await self._snapshots[place].rows(ids)
+            self.met[place].add(ids, found)
             findings += [
                 Finding(difference.kind, difference.detail, one, model.name)
                 for one, difference in self._comparisons[place]

@@ -8,24 +8,26 @@ is not known here, because it began before the stretch or was forgotten.
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from shared.projection.collecting import collecting_rarely
 from velro.verify.comparing import Comparison
 from velro.verify.folding import Folding, Generation
+from velro.verify.known import Met
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from asyncpg import Record
+
     from shared.event_log.port import EventLog
     from shared.projection.batch import Decoding
     from velro.verify.findings import Finding
+    from velro.verify.known import Known
     from velro.verify.objects import KeptObjects
     from velro.verify.read_models import Compared, Moment, Snapshot
     from velro.verify.unsettled import Unsettled
@@ -37,11 +39,6 @@ _MOST_WAITING: Final = 20_000
 _COMPARED_AT_ONCE: Final = 2_000
 
 
-def fingerprint(generation_id: str) -> int:
-    """A generation in 8 bytes, the same in every process."""
-    return int.from_bytes(blake2b(generation_id.encode(), digest_size=8).digest(), "big")
-
-
 @dataclass(slots=True)
 class Looked:
     """What came of one stretch.
@@ -49,14 +46,29 @@ class Looked:
     Attributes:
         events: how many were read.
         equal: generations whose rows are as the log says.
-        known: fingerprints of these, and of what was written down.
+        met: these rows, by read model.
         findings: events that cannot be used.
     """
 
     events: int = 0
     equal: int = 0
-    known: array[int] = field(default_factory=lambda: array("Q"))
+    met: list[Met] = field(default_factory=list[Met])
     findings: list[Finding] = field(default_factory=list["Finding"])
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a stretch writes down: what is stored, what it cannot settle, whom the log speaks of."""
+
+    objects: KeptObjects
+    unsettled: Unsettled
+    known: Known
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.objects.close()
+        self.unsettled.close()
+        self.known.close()
 
 
 class Stretch:
@@ -67,17 +79,15 @@ class Stretch:
         models: Sequence[Compared],
         moments: Sequence[Moment],
         snapshots: Sequence[Snapshot],
-        objects: KeptObjects,
-        unsettled: Unsettled,
+        aside: Aside,
     ) -> None:
-        self._unsettled = unsettled
+        self._aside = aside
         self._snapshots = snapshots
-        self._objects = objects
         self._folding = Folding(models, moments)
         self._comparisons = [Comparison(model) for model in models]
         self._recent: OrderedDict[str, Generation] = OrderedDict()
         self._waiting: OrderedDict[str, Generation] = OrderedDict()
-        self._looked = Looked()
+        self._looked = Looked(met=[Met() for _ in models])
 
     async def look(
         self,
@@ -109,7 +119,7 @@ class Stretch:
                     number += 1
                     batch = await decoding.batch(records)
                     for generation_id, history in batch.histories.items():
-                        generation = self._known(generation_id)
+                        generation = self._taken_out(generation_id)
                         if generation is None:
                             generation = self._folding.begin(history)
                         generation.seen_at = number
@@ -132,8 +142,8 @@ class Stretch:
         self._looked.findings += self._folding.findings.values()
         return self._looked
 
-    def _known(self, generation_id: str) -> Generation | None:
-        # Taken out, so that it is put back as the most recent one.
+    def _taken_out(self, generation_id: str) -> Generation | None:
+        # So that it is put back as the most recent one.
         return self._recent.pop(generation_id, None) or self._waiting.pop(generation_id, None)
 
     async def _settle(self, *, quiet_since: int) -> None:
@@ -159,28 +169,37 @@ class Stretch:
         """Forget what is equal; what is not, of what began here."""
         if not generations:
             return {}
-        unequal = await self._unequal(generations)
+        unequal, found = await self._unequal(generations)
         begun: dict[str, Generation] = {}
+        equal: list[str] = []
         for generation_id, generation in generations.items():
             if generation_id not in unequal:
                 if any(row is not None for row in generation.rows):
-                    self._looked.equal += 1
-                    self._looked.known.append(fingerprint(generation_id))
-                    self._objects.add(generation_id, generation.rows[0])
+                    equal.append(generation_id)
+                    self._aside.known.add(generation_id)
+                    self._aside.objects.add(generation_id, generation.rows[0])
             elif generation.begun:
                 begun[generation_id] = generation
             else:
-                self._looked.known.append(fingerprint(generation_id))
-                self._unsettled.add_tail(generation_id, generation.records)
+                self._aside.known.add(generation_id)
+                self._aside.unsettled.add_tail(generation_id, generation.records)
+        self._looked.equal += len(equal)
+        for met, rows in zip(self._looked.met, found, strict=True):
+            met.add(equal, rows)
         return begun
 
     def _write_down(self, begun: dict[str, Generation]) -> None:
-        self._looked.known.extend(map(fingerprint, begun))
-        self._unsettled.add_begun(begun)
+        for generation_id in begun:
+            self._aside.known.add(generation_id)
+        self._aside.unsettled.add_begun(begun)
 
-    async def _unequal(self, generations: dict[str, Generation]) -> set[str]:
+    async def _unequal(
+        self, generations: dict[str, Generation]
+    ) -> tuple[set[str], list[dict[str, list[Record]]]]:
+        """Which have other rows than the log says, and all their rows, by read model."""
         ids = list(generations)
         unequal: set[str] = set()
+        rows: list[dict[str, list[Record]]] = []
         for place, comparison in enumerate(self._comparisons):
             folded = {
                 generation_id: generation.rows[place]
@@ -188,4 +207,5 @@ class Stretch:
             }
             found = await self._snapshots[place].rows(ids)
             unequal |= comparison.unequal(ids, folded, found)
-        return unequal
+            rows.append(found)
+        return unequal, rows
