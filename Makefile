@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 NAME ?=
 # Most tests wait for servers, so two processes, each with servers of its own, take half the time.
 SIDE_BY_SIDE := -n 2 --dist loadfile
+# Hundreds of processes are started: each would compile all of Velro anew where this is set.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test test-containers lint format lock bench schemas clean
 

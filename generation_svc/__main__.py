@@ -1,5 +1,12 @@
-"""`python -m generation_svc`."""
+"""The command `generation-svc`, and `python -m generation_svc`."""
 
-from generation_svc.main import main
+from shared.starting import start
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    start("generation_svc.main")
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,3 @@ def main() -> None:
     """The command `generation-svc`."""
     configure_logging()
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,12 @@
-"""`python -m storage_svc`."""
+"""The command `storage-svc`, and `python -m storage_svc`."""
 
-from storage_svc.main import main
+from shared.starting import start
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    start("storage_svc.main")
+
+
+if __name__ == "__main__":
+    main()

@@ -277,7 +277,3 @@ def column_names(pairs: list[str]) -> dict[str, str]:
 
 def _copying() -> CopySettings:
     return CopySettings(settings_of(MediaSettings), settings_of(S3Settings))
-
-
-if __name__ == "__main__":
-    main()

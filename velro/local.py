@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from shared.errors import Refused
 from velro.stack.nats import answers
-from velro.stack.process import ManagedProcess
+from velro.stack.process import ManagedProcess, stop_together
 from velro.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class Local:
 
     def stop(self) -> None:
         """Stop everything, the services before what they stand on."""
-        for process in reversed(self.processes):
-            process.stop()
+        stop_together((self.generation, self.storage))
+        stop_together((self.sandbox, *self.stack.servers))
 
     def __enter__(self) -> Self:
         self.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -194,6 +195,18 @@ class ManagedProcess:
         self._forget(gone=True)
         tail = _tail(self.log_path)
         raise ProcessFailed("\n".join([f"{self.name} {what}. The end of {self.log_path}:", *tail]))
+
+
+def stop_together(processes: Sequence[ManagedProcess]) -> None:
+    """Stop processes of which none stands on another, side by side.
+
+    Raises:
+        ProcessFailed: not even SIGKILL ended one of them; the others are gone.
+    """
+    with ThreadPoolExecutor(len(processes)) as threads:
+        ended = [threads.submit(process.stop) for process in processes]
+    for one in ended:
+        one.result()
 
 
 def stop_recorded(directory: Path, record: state.Record) -> None:

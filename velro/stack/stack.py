@@ -12,7 +12,7 @@ from velro.stack import ports, state
 from velro.stack.addresses import Addresses
 from velro.stack.nats import nats_server
 from velro.stack.postgres import PostgresServer
-from velro.stack.process import AlreadyRunning, stop_recorded
+from velro.stack.process import AlreadyRunning, stop_recorded, stop_together
 from velro.stack.seaweedfs import S3Address, SeaweedServer
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop the servers."""
-        for server in reversed(self.servers):
-            server.stop()
+        stop_together(self.servers)
         ports.release(self._memory)
 
     def down(self) -> list[state.Record]:
