@@ -46,8 +46,11 @@ if TYPE_CHECKING:
 _IN_FLIGHT: Final = 3
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 _ID: Final = re.compile(rb"(?:^|\n)Nats-Msg-Id: ([^\r]*)")
-# The shortest memory for ids that the server takes, and how long until it has surely forgotten.
-_SHORTEST_WINDOW_NS: Final = 100_000_000
+# The shortest memory for ids that the server takes, set in two steps: at each change it looks at
+# once for what it may forget, at the first perhaps by the setting of before, and then not again
+# until that has passed.
+_SHORT_WINDOWS_NS: Final = (200_000_000, 100_000_000)
+# How long until it has surely forgotten.
 _FORGETS_WITHIN_S: Final = 10.0
 _TRY_AGAIN_S: Final = 0.1
 
@@ -147,8 +150,9 @@ async def forgetful(
     except (ApiError, NoAnswer) as error:
         raise LogUnavailable(f"stream {stream}: {error}") from error
     config: dict[str, Any] = info["config"]
-    await remember(config | {"duplicate_window": _SHORTEST_WINDOW_NS})
     try:
+        for window in _SHORT_WINDOWS_NS:
+            await remember(config | {"duplicate_window": window})
         yield
     finally:
         await remember(config)
