@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -90,17 +90,18 @@ class Listing:
         """List one bucket, or one folder in it."""
         store = await self.buckets.store(bucket)
         try:
-            async for page in store.pages(prefix):
-                media = [one for one in page if not one.key.startswith(self.not_media)]
-                ours = [one for one in media if is_object_key(one.key)]
-                self.beside.add_listed(
-                    Listed(bucket, one.key, one.size_bytes, one.modified_at.timestamp())
-                    for one in ours
-                )
-                self.report.objects += len(ours)
-                self.report.foreign += len(media) - len(ours)
-                self.seen += len(page)
-                self.tell(Progress("objects listed", self.seen))
+            async with aclosing(store.pages(prefix)) as pages:
+                async for page in pages:
+                    media = [one for one in page if not one.key.startswith(self.not_media)]
+                    ours = [one for one in media if is_object_key(one.key)]
+                    self.beside.add_listed(
+                        Listed(bucket, one.key, one.size_bytes, one.modified_at.timestamp())
+                        for one in ours
+                    )
+                    self.report.objects += len(ours)
+                    self.report.foreign += len(media) - len(ours)
+                    self.seen += len(page)
+                    self.tell(Progress("objects listed", self.seen))
         except StoreFailed as error:
             self.listed[bucket] = str(error)
         else:
