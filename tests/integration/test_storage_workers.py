@@ -206,7 +206,7 @@ async def test_when_the_bucket_is_back_what_waited_comes_before_its_time_and_a_l
             0, 1, ReasonCode.BUCKET_UNAVAILABLE, "away", now() + 60 * MINUTE
         )
         await recorder.record(f"waits-{number}", in_an_hour)
-    await world.completed("tried", dies_in=MINUTE, outputs=TRIPS_AFTER + 1)
+    await world.completed("tried", dies_in=MINUTE, outputs=TRIPS_AFTER)
     await world.level()
     released: list[tuple[int, float]] = []
     release = world.backlog.release
