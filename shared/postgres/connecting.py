@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 POSTGRES_AWAY: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # asyncpg's own: the connection is closed
+    # asyncpg's own too: the server has said that it ends the connection, and has not closed it yet.
+    asyncpg.exceptions.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,  # shutting down, starting up, terminated
     asyncpg.exceptions.InsufficientResourcesError,  # no slot, no disk, no memory
     asyncpg.exceptions.TransactionRollbackError,  # deadlock, serialization
