@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.figures import Figure
 from benchmarks.nats import nats_with_log
-from benchmarks.replay_million import filled, read_and_dropped, replayed
+from benchmarks.replay_million import PROCESSES, filled, read_and_dropped, replayed
 from shared.archive.archive import Archive
 from shared.archive.archived_log import ArchivedLog
 from shared.archive.settings import ArchiveSettings
@@ -50,9 +50,11 @@ async def measure(room: Path) -> list[Figure]:
                 async for _ in written:
                     pass
             archived = ArchivedLog(log, archive)
-            from_stream = await replayed(dsn, log, _EVENTS)
-            from_archive = await replayed(dsn, archived, _EVENTS)
+            alone = await replayed(dsn, archived, _EVENTS, processes=1)
+            from_stream = await replayed(dsn, log, _EVENTS, processes=PROCESSES)
+            from_archive = await replayed(dsn, archived, _EVENTS, processes=PROCESSES)
             beside = {
+                "by one process": round(alone.events_per_s),
                 "the same from the stream": round(from_stream.events_per_s),
                 "the archive read and dropped": await read_and_dropped(archived),
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import MAX_BATCH_EVENTS
 from shared.postgres.connecting import connect
+from shared.processes.cores import processes_worth_having
 from shared.projection.batch import Decoding
 from shared.projection.collecting import collecting_rarely
 from shared.projection.rebuild import Progress, replay
@@ -40,6 +41,9 @@ _READ_EVENTS: Final = 200_000
 _EARLY: Final = 50_000
 _WINDOW: Final = 100_000
 _SUBJECTS: Final = Subjects()
+
+PROCESSES: Final = max(2, processes_worth_having())
+"""As many as `velro replay` takes by itself, and enough to be called several."""
 
 
 async def measure(room: Path) -> list[Figure]:
@@ -63,8 +67,10 @@ async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> 
     url = nats.connected_url.geturl() if nats.connected_url else ""
     read = await read_and_dropped(log)
     decoded = await _read_and_decoded(log)
-    watched = await replayed(dsn, log, _EVENTS)
+    alone = await replayed(dsn, log, _EVENTS, processes=1)
+    watched = await replayed(dsn, log, _EVENTS, processes=PROCESSES)
     beside = {
+        "by one process": round(alone.events_per_s),
         "raw nats-py, reading alone": await raw_nats_py(url, _READ_EVENTS),
         "the log read and dropped": read,
         "read, decoded and dropped": decoded,
@@ -78,20 +84,28 @@ async def _measured(nats: Client, log: JetStreamLog, server: PostgresServer) -> 
             "replay_million_late",
             "us/event",
             watched.us_an_event(_EVENTS - _WINDOW, _EVENTS),
-            {"around 50,000": watched.us_an_event(0, _WINDOW)},
+            {
+                "around 50,000": watched.us_an_event(0, _WINDOW),
+                "by one process": alone.us_an_event(_EVENTS - _WINDOW, _EVENTS),
+                "by one process, around 50,000": alone.us_an_event(0, _WINDOW),
+            },
         ),
         Figure(
             "replay_million_memory",
             "MiB",
             watched.most_mib,
-            {"at 50,000": watched.early_mib},
+            {
+                "at 50,000": watched.early_mib,
+                "by one process": alone.most_mib,
+                "by one process, at 50,000": alone.early_mib,
+            },
         ),
     ]
 
 
 @dataclass(slots=True)
 class Watched:
-    """One rebuild as it went: when which position was reached, and what the process held."""
+    """One rebuild as it went: when which position was reached, what the largest process held."""
 
     events_per_s: float = 0.0
     early_mib: float = 0.0
@@ -101,7 +115,7 @@ class Watched:
     def look(self, progress: Progress) -> None:
         """Note a step."""
         self.steps.append((progress.done, progress.took_s))
-        held = _resident_mib()
+        held = _largest_mib()
         self.most_mib = max(self.most_mib, held)
         if progress.done <= _EARLY:
             self.early_mib = held
@@ -113,7 +127,7 @@ class Watched:
         return round((ended - began) / (last - first) * 1e6, 2)
 
 
-async def replayed(dsn: str, log: EventLog, count: int) -> Watched:
+async def replayed(dsn: str, log: EventLog, count: int, *, processes: int) -> Watched:
     """Rebuild from an empty database to the switch."""
     connection = await connect(dsn, schema=NAME, application_name="benchmark")
     for schema in (NAME, f"{NAME}_previous"):
@@ -121,7 +135,12 @@ async def replayed(dsn: str, log: EventLog, count: int) -> Watched:
     await connection.close()
     watched = Watched()
     rebuilt = await replay(
-        dsn, log, GenerationModel(), Decoding(_SUBJECTS), on_progress=watched.look
+        dsn,
+        log,
+        GenerationModel(),
+        Decoding(_SUBJECTS),
+        on_progress=watched.look,
+        processes=processes,
     )
     if rebuilt.position != count:
         raise AssertionError(f"rebuilt to {rebuilt.position}, not to {count}")
@@ -129,12 +148,24 @@ async def replayed(dsn: str, log: EventLog, count: int) -> Watched:
     return watched
 
 
-def _resident_mib() -> float:
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return round(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20, 1)
-    # Elsewhere the most that it ever was, which says the same of what only grows.
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
+def _largest_mib() -> float:
+    """What the largest process holds: this one, or one of the parts that it has now."""
+    here = Path("/proc/self")
+    if not here.exists():
+        # Elsewhere the most that this one ever held, which says the same of what only grows.
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
+    largest = _resident_mib(here)
+    for child in (here / "task" / str(os.getpid()) / "children").read_text().split():
+        # The servers are children too.
+        with suppress(OSError):
+            if b"shared.processes" in Path("/proc", child, "cmdline").read_bytes():
+                largest = max(largest, _resident_mib(Path("/proc", child)))
+    return largest
+
+
+def _resident_mib(process: Path) -> float:
+    pages = int((process / "statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGESIZE") / 2**20, 1)
 
 
 async def filled(nats: Client, log: JetStreamLog, count: int) -> None:

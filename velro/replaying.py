@@ -61,10 +61,12 @@ async def replay_with_bars(
     from_archive: bool,
     accept_differences: bool = False,
     grace: timedelta = GRACE,
+    processes: int = 1,
 ) -> list[Rebuilt]:
     """Rebuild read models, all at once, beside the services that use them.
 
-    With `from_archive` what is archived is read from there, as the plan said it would be.
+    With `from_archive` what is archived is read from there, as the plan said it would be. Each is
+    divided among so many processes, where it is worth that.
 
     Raises:
         PoisonedEvent: an event cannot be applied; everything is as it was.
@@ -90,6 +92,7 @@ async def replay_with_bars(
                 on_progress=show,
                 accept_differences=accept_differences,
                 grace=grace,
+                processes=processes,
             )
 
     tasks: list[asyncio.Task[Rebuilt]] = []

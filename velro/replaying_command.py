@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
+from shared.processes.cores import processes_worth_having
 from shared.program import run
 from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName
 from velro.replaying import only_with_bar, replay_with_bars, undo_with_bar
 from velro.replaying_plan import plans, show_briefly, show_json, show_whole
+
+# Two connections to the database each; and one process reads for all of them.
+_MOST_PROCESSES: Final = 16
 
 
 def replay(
@@ -39,6 +44,14 @@ def replay(
     from_archive: Annotated[
         bool, typer.Option("--from-archive", help="Read what is archived from the bucket.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="So many fold each read model; as many as there are cores, up to 4, else.",
+            min=1,
+            max=_MOST_PROCESSES,
+        ),
+    ] = None,
     keep: Annotated[
         str, typer.Option(help="How long the replaced tables are kept: 90m, 24h, 7d.")
     ] = "24h",
@@ -61,8 +74,10 @@ def replay(
     grace = duration(keep)
     use_environment()
     console = Console()
+    divided = processes or processes_worth_having()
+    planning = partial(plans, names, processes=divided, from_archive=from_archive)
     if plan:
-        made = run(plans(names, from_archive=from_archive))
+        made = run(planning())
         (show_json if as_json else show_whole)(made, console)
     elif undo:
         for name in names:
@@ -70,16 +85,16 @@ def replay(
     elif only:
         run(only_with_bar(names, console, generation_ids=generation_ids, user_id=user_id))
     else:
-        show_briefly(run(plans(names, from_archive=from_archive)), console)
-        run(
-            replay_with_bars(
-                names,
-                console,
-                accept_differences=accept_differences,
-                grace=grace,
-                from_archive=from_archive,
-            )
+        show_briefly(run(planning()), console)
+        rebuilding = replay_with_bars(
+            names,
+            console,
+            accept_differences=accept_differences,
+            grace=grace,
+            from_archive=from_archive,
+            processes=divided,
         )
+        run(rebuilding)
 
 
 def _wanted(only: list[str]) -> tuple[list[str], str | None]:

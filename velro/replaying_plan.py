@@ -52,7 +52,9 @@ class Planned:
         return _NO_SIDE_EFFECTS.format(name=name) + _OF_THE_SWITCH[name]
 
 
-async def plans(names: Sequence[ReadModelName], *, from_archive: bool) -> list[Planned]:
+async def plans(
+    names: Sequence[ReadModelName], *, processes: int, from_archive: bool
+) -> list[Planned]:
     """Measure a sample of each, one after the other.
 
     Raises:
@@ -62,7 +64,8 @@ async def plans(names: Sequence[ReadModelName], *, from_archive: bool) -> list[P
     for name in names:
         place = read_model_of(name)
         async with log_of(place.settings, from_archive=from_archive) as log:
-            found = await plan(place.dsn, log, place.model, Decoding(place.settings.subjects))
+            decoding = Decoding(place.settings.subjects)
+            found = await plan(place.dsn, log, place.model, decoding, processes=processes)
             made.append(Planned(found, log.from_archive))
     return made
 
@@ -105,8 +108,15 @@ def show_whole(made: Sequence[Planned], console: Console) -> None:
         console.print(f"  side effects  {planned.side_effects}")
         console.print(
             f"  takes         about {each.predicted_s:,.1f} s: {each.sampled:,} events were "
-            f"projected at {each.events_per_s:,.0f} events/s to find out; comparing comes on top"
+            f"projected at {each.events_per_s:,.0f} events/s{_by(each)} to find out; comparing "
+            "comes on top"
         )
+
+
+def _by(made: Plan) -> str:
+    if made.processes == 1:
+        return ""
+    return f" by {made.processes} processes, which were there after {made.starting_s:.1f} s,"
 
 
 def show_json(made: Sequence[Planned], console: Console) -> None:

@@ -24,7 +24,12 @@ class Queries:
         self._queries: Any = aiosql.from_path(  # pyright: ignore[reportUnknownMemberType] - its signature is untyped in part
             file, "asyncpg"
         )
+        self._file = file
         self._order: dict[str, list[str]] = self._queries.driver_adapter.var_sorted
+
+    def __reduce__(self) -> tuple[type[Queries], tuple[Path]]:
+        """Another process reads the file again."""
+        return Queries, (self._file,)
 
     async def rows(
         self, connection: AnyConnection, name: str, **parameters: object

@@ -10,16 +10,15 @@ from shared.projection.reading import reading_ahead
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.event_log.port import EventLog
     from shared.projection.applying import Applier
-    from shared.projection.batch import Decoding
+    from shared.projection.reading import Batching, Readable
     from shared.projection.tables import Checkpoint
 
 
 async def project(
     applier: Applier[Any],
-    log: EventLog,
-    decoding: Decoding,
+    log: Readable,
+    decoding: Batching,
     checkpoint: Checkpoint,
     *,
     until: int,

@@ -13,6 +13,14 @@ class AnotherIsActive(TryLater):
     """Somebody else holds the lock of this read model."""
 
 
+class PartFailed(TryLater):
+    """One of the processes of a rebuild ended before its work did."""
+
+
+class PostgresAway(TryLater):
+    """The database does not answer, or takes nothing now."""
+
+
 class SchemaOutdated(Refused):
     """The tables were made for another version of this read model: rebuild them."""
 

@@ -8,13 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from shared.event_log.port import EventLog, RawRecord
-    from shared.projection.batch import Batch, Decoding
+    from shared.event_log.port import RawRecord
+    from shared.projection.batch import Batch
+
+
+class Readable(Protocol):
+    """What is read of `shared.event_log.port.EventLog`."""
+
+    def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        """Records after a position, in order, in batches; for ever, or up to `until` inclusive."""
+        ...
+
+
+class Batching(Protocol):
+    """What is wanted of `shared.projection.batch.Decoding`."""
+
+    async def batch(self, records: Sequence[RawRecord]) -> Batch:
+        """Decode and group."""
+        ...
+
 
 # A batch of so many events took longer to decode than a small transaction takes.
 _WORTH_IT: Final = 500
@@ -24,7 +43,7 @@ class ReadAhead:
     """One batch in flight, never more."""
 
     def __init__(
-        self, source: AsyncGenerator[Sequence[RawRecord], None], decoding: Decoding
+        self, source: AsyncGenerator[Sequence[RawRecord], None], decoding: Batching
     ) -> None:
         self._source = source
         self._decoding = decoding
@@ -63,7 +82,7 @@ class ReadAhead:
 
 @asynccontextmanager
 async def reading_ahead(
-    log: EventLog, decoding: Decoding, *, after: int, until: int | None = None
+    log: Readable, decoding: Batching, *, after: int, until: int | None = None
 ) -> AsyncGenerator[ReadAhead]:
     """Read the log from a position on, for ever or up to `until` inclusive."""
     async with aclosing(log.read(after=after, until=until)) as source:

@@ -19,12 +19,11 @@ import structlog
 
 from shared.event_log.port import LogMismatch
 from shared.projection.applying import Applier, Poison
-from shared.projection.catching_up import project
 from shared.projection.collecting import collecting_rarely
 from shared.projection.errors import AnotherIsActive, PoisonedEvent, RebuildDiffers
-from shared.projection.rebuild_bulk import Bulk, NeedsCare
+from shared.projection.rebuild_catching_up import CatchingUp, parts_for
 from shared.projection.rebuild_compare import Comparison, compare
-from shared.projection.rebuild_connecting import rebuilding
+from shared.projection.rebuild_connecting import rebuilding, telling_of_postgres
 from shared.projection.rebuild_schemas import (
     GRACE,
     Schemas,
@@ -36,7 +35,6 @@ from shared.projection.rebuild_schemas import (
     sweep,
 )
 from shared.projection.rebuild_switch import LOCK_TIMEOUT, STANDSTILL_S, Switch
-from shared.projection.tables import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,13 +45,12 @@ if TYPE_CHECKING:
     from shared.event_log.port import EventLog
     from shared.projection.batch import Decoding
     from shared.projection.port import ReadModel
+    from shared.projection.tables import Checkpoint
 
 _log = structlog.get_logger(__name__)
 
 _TRIES: Final = 60
 _PAUSE_S: Final = 0.2
-# Fewer events than this are projected batch by batch, as they are live.
-_BULK_EVENTS: Final = 20_000
 # So near behind the tables that serve, the rest is projected while they stand still: some 50 ms.
 _NEAR_EVENTS: Final = 1_000
 
@@ -114,6 +111,7 @@ async def replay(
     lock_timeout_s: float = 10.0,
     accept_differences: bool = False,
     grace: timedelta = GRACE,
+    processes: int = 1,
 ) -> Rebuilt:
     """Build the read model anew from the log, and switch to it. Safe beside running services.
 
@@ -130,17 +128,21 @@ async def replay(
         lock_timeout_s: how long another rebuild of it is waited for.
         accept_differences: switch too where the same version of the tables came to other rows.
         grace: how long the tables that served are kept for `undo`.
+        processes: how many fold, where there is enough for them; 1: this one.
 
     Raises:
         PoisonedEvent: with `Poison.STOP`, an event cannot be applied; everything is as it was.
         RebuildDiffers: the new rows are not those that serve; what was built waits for the next
             `replay` with `accept_differences`.
+        PostgresAway: the database is gone, or takes nothing.
+        PartFailed: one of the processes ended too early.
         AnotherIsActive: another rebuild of it is running, or readers never let the switch through.
         LogUnavailable: the log cannot be read.
         LogMismatch: the log was made anew meanwhile.
     """
     schemas = Schemas(model.name)
     async with AsyncExitStack() as stack:
+        stack.enter_context(telling_of_postgres())
         connections = [
             await stack.enter_async_context(rebuilding(dsn, schemas, schemas.rebuild))
             for _ in range(2)
@@ -148,6 +150,7 @@ async def replay(
         connection, beside = connections
         await become_the_one(connection, schemas, lock_timeout_s)
         building = _Building(
+            dsn=dsn,
             connection=connection,
             beside=beside,
             schemas=schemas,
@@ -156,6 +159,7 @@ async def replay(
             decoding=decoding,
             applier=Applier(connection, schemas.rebuild, model, poison=poison),
             on_progress=on_progress,
+            processes=processes,
         )
         try:
             with collecting_rarely():
@@ -168,6 +172,7 @@ async def replay(
 
 @dataclass(slots=True)
 class _Building:
+    dsn: str
     connection: Connection[Record]
     beside: Connection[Record]
     schemas: Schemas
@@ -176,9 +181,25 @@ class _Building:
     decoding: Decoding
     applier: Applier[Any]
     on_progress: Callable[[Progress], None]
+    processes: int
+    catching_up: CatchingUp = field(init=False)
     began: float = field(default_factory=time.monotonic)
     began_at: int = 0
     end: int = 0
+
+    def __post_init__(self) -> None:
+        self.catching_up = CatchingUp(
+            self.dsn,
+            self.connection,
+            self.beside,
+            self.schemas,
+            self.schemas.rebuild,
+            self.model,
+            self.log,
+            self.decoding,
+            self.applier,
+            self._tell,
+        )
 
     async def build(self, *, accept_differences: bool, grace: timedelta) -> Rebuilt:
         await sweep(self.connection, self.schemas)
@@ -187,6 +208,7 @@ class _Building:
         self.end = await self.log.last_position()
         self._tell(checkpoint.position)
         await self.applier.begin()
+        checkpoint = await self.catching_up.levelled(checkpoint)
         serving = await serving_of(self.connection, self.schemas, self.model, self.log)
         comparison = None
         if isinstance(serving, Serving):
@@ -197,7 +219,7 @@ class _Building:
             schemas=self.schemas,
             incoming=self.schemas.rebuild,
             may_go_back=isinstance(serving, LogMismatch),
-            catch_up=self._project,
+            catch_up=self.catching_up.project,
             grace=grace,
         )
         for _ in range(_TRIES):
@@ -218,30 +240,13 @@ class _Building:
         )
 
     async def _catch_up(self, checkpoint: Checkpoint, end: int) -> Checkpoint:
-        """Project up to a position."""
-        if end - checkpoint.position >= _BULK_EVENTS and not self.applier.parked:
-            bulk = Bulk(self.connection, self.beside, self.schemas.rebuild, self.model)
-            try:
-                return await bulk.run(
-                    self.log,
-                    self.decoding,
-                    checkpoint,
-                    end,
-                    self._tell,
-                )
-            except NeedsCare:
-                checkpoint = await read_checkpoint(self.connection)
-        return await self._project(checkpoint, end)
+        parts = parts_for(end - checkpoint.position, self.processes)
+        return await self.catching_up.to(checkpoint, end, parts=parts)
 
     def _tell(self, position: int) -> None:
         took_s = time.monotonic() - self.began
         self.end = max(self.end, position)
         self.on_progress(Progress(position, self.end, took_s, self.began_at))
-
-    async def _project(self, checkpoint: Checkpoint, end: int) -> Checkpoint:
-        return await project(
-            self.applier, self.log, self.decoding, checkpoint, until=end, tell=self._tell
-        )
 
     async def _compared(
         self, checkpoint: Checkpoint, serving: Serving
@@ -279,7 +284,7 @@ class _Building:
             await self.beside.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
             table = f'"{self.schemas.serving}".projection_checkpoint'
             await self.beside.execute(f"lock table {table} in share mode")
-            checkpoint = await self._project(checkpoint, await self._serving_position())
+            checkpoint = await self.catching_up.project(checkpoint, await self._serving_position())
             await self.beside.fetchval("select 1")
             await standstill.rollback()
         return checkpoint

@@ -9,6 +9,22 @@ create table rebuild_origin (
     constraint rebuild_is_singleton check (singleton)
 );
 
+-- While several processes fill the tables, each those of its own generations, every one of them has
+-- a checkpoint here. The one checkpoint of the tables is not ahead of any.
+create table rebuild_parts (
+    -- What the hash of a generation's id leaves when it is divided by the number of parts.
+    part integer not null,
+    parts integer not null,
+    -- Of the rebuild that fills them: one that goes on has another, and no process of an earlier
+    -- one writes any more.
+    incarnation uuid not null,
+    position bigint not null,
+    event_fingerprint text,
+
+    constraint one_row_a_part primary key (part),
+    constraint part_is_one_of_them check (part between 0 and parts - 1)
+);
+
 -- name: begin_rebuild(program_fingerprint)!
 -- Note by which code the tables are filled.
 insert into rebuild_origin (program_fingerprint) values (:program_fingerprint);
@@ -17,6 +33,37 @@ insert into rebuild_origin (program_fingerprint) values (:program_fingerprint);
 -- What an earlier rebuild left, if it can be recognised.
 select rebuild_origin.program_fingerprint, projection_checkpoint.schema_fingerprint
 from rebuild_origin, projection_checkpoint;
+
+-- name: begin_parts(parts, incarnation, position, event_fingerprint)!
+-- Divide what comes after the checkpoint.
+insert into rebuild_parts (part, parts, incarnation, position, event_fingerprint)
+select part, :parts::integer, :incarnation::uuid, :position::bigint, :event_fingerprint::text
+from generate_series(0, :parts::integer - 1) as part;
+
+-- name: parts()
+-- How far each part is, the one that is furthest behind first.
+select part, parts, position, event_fingerprint from rebuild_parts order by position, part;
+
+-- name: take_parts_over(incarnation)!
+-- Let nobody write to them who did before. Waits for one that is writing.
+update rebuild_parts set incarnation = :incarnation;
+
+-- name: move_part(part, incarnation, from_position, to_position, event_fingerprint)$
+-- Compare and set; answers with nothing where somebody else took it over.
+update rebuild_parts set position = :to_position, event_fingerprint = :event_fingerprint
+where part = :part and incarnation = :incarnation and position = :from_position
+returning position;
+
+-- name: raise_to_parts()!
+-- Move the one checkpoint to the part that is furthest behind.
+update projection_checkpoint
+set position = least.position, event_fingerprint = least.event_fingerprint, moved_at = now()
+from (select position, event_fingerprint from rebuild_parts order by position limit 1) as least
+where projection_checkpoint.position < least.position;
+
+-- name: join_parts(position)!
+-- There is one checkpoint again, which no part is ahead of.
+delete from rebuild_parts where position <= :position;
 
 -- name: exists_as(schema_name, table_name)$
 -- Whether a schema holds a table.

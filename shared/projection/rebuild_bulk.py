@@ -11,11 +11,13 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from shared.errors import VelroError
 from shared.projection.batch import Unreadable
 from shared.projection.errors import Superseded
 from shared.projection.folding import NOT_STORABLE
 from shared.projection.kept import Marks, marks_of
 from shared.projection.reading import reading_ahead
+from shared.projection.rebuild_schemas import REBUILD
 from shared.projection.tables import QUERIES, Checkpoint, channel_of
 
 if TYPE_CHECKING:
@@ -23,18 +25,20 @@ if TYPE_CHECKING:
 
     from asyncpg import Connection, Record
 
-    from shared.event_log.port import EventLog
-    from shared.projection.batch import Batch, Decoding
+    from shared.projection.batch import Batch
     from shared.projection.port import ReadModel
+    from shared.projection.reading import Batching, Readable
 
 Row = TypeVar("Row")
 
 # Each is some 2 KB in memory. Two such lots are held: the one that grows, and the one being
 # written, which is kept until the next one is: what happened to lately, happens to again soon.
-_ROWS_A_LOT: Final = 6_000
+ROWS_A_LOT: Final = 6_000
+# Where events change few rows, the checkpoint moves all the same.
+_EVENTS_A_LOT: Final = 100_000
 
 
-class NeedsCare(Exception):
+class NeedsCare(VelroError):
     """Some event after the checkpoint cannot be applied: only batch by batch says which."""
 
 
@@ -47,7 +51,22 @@ class Bulk(Generic[Row]):
         reader: Connection[Record],
         schema: str,
         model: ReadModel[Row],
+        *,
+        part: int | None = None,
+        rows_a_lot: int | None = None,
     ) -> None:
+        """Write to a schema that both connections' search path names.
+
+        Args:
+            writer: used for nothing else meanwhile.
+            reader: neither.
+            schema: its name.
+            model: whose tables they are.
+            part: whose checkpoint is moved; None: the one of the tables.
+            rows_a_lot: how many changed rows are written at once; None: `ROWS_A_LOT`.
+        """
+        self._part = part
+        self._rows_a_lot = rows_a_lot or ROWS_A_LOT
         self._writer = writer
         self._reader = reader
         self._channel = channel_of(schema)
@@ -59,8 +78,8 @@ class Bulk(Generic[Row]):
 
     async def run(
         self,
-        log: EventLog,
-        decoding: Decoding,
+        log: Readable,
+        decoding: Batching,
         checkpoint: Checkpoint,
         until: int,
         tell: Callable[[int], None],
@@ -83,7 +102,10 @@ class Bulk(Generic[Row]):
                 while (batch := await ahead.next(never)) is not None:
                     await self._fold(batch)
                     folded = Checkpoint(checkpoint.incarnation, batch.last, batch.fingerprint)
-                    if len(self._changed) >= _ROWS_A_LOT:
+                    if (
+                        len(self._changed) >= self._rows_a_lot
+                        or folded.position - written.position >= _EVENTS_A_LOT
+                    ):
                         await self._write(written, folded)
                         written = folded
                     tell(batch.last)
@@ -149,18 +171,20 @@ class Bulk(Generic[Row]):
         connection = self._writer
         try:
             async with connection.transaction():
-                moved = await QUERIES.value(
-                    connection,
-                    "move",
-                    incarnation=before.incarnation,
-                    from_position=before.position,
-                    to_position=after.position,
-                    event_fingerprint=after.event_fingerprint,
-                    channel=self._channel,
-                )
-                if moved is None:
+                if await self._move(before, after) is None:
                     raise Superseded(f"somebody else writes to what is told of on {self._channel}")
                 if rows:
                     await self._model.save(connection, rows)
         except NOT_STORABLE as error:
             raise NeedsCare from error
+
+    async def _move(self, before: Checkpoint, after: Checkpoint) -> object:
+        moves: dict[str, object] = {
+            "incarnation": before.incarnation,
+            "from_position": before.position,
+            "to_position": after.position,
+            "event_fingerprint": after.event_fingerprint,
+        }
+        if self._part is None:
+            return await QUERIES.value(self._writer, "move", channel=self._channel, **moves)
+        return await REBUILD.value(self._writer, "move_part", part=self._part, **moves)

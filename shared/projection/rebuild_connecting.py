@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from shared.postgres.connecting import close, connect
+from shared.errors import in_words
+from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.projection.errors import PostgresAway
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator
 
     from asyncpg import Connection, Record
 
     from shared.projection.rebuild_schemas import Schemas
+
+
+@contextmanager
+def telling_of_postgres() -> Generator[None]:
+    """What the database does not do becomes a sentence.
+
+    Raises:
+        PostgresAway: instead of whatever its driver raised.
+    """
+    try:
+        yield
+    except POSTGRES_AWAY as error:
+        said = " ".join(in_words(error).split())
+        raise PostgresAway(f"Postgres is away: {said}") from error
 
 
 @asynccontextmanager

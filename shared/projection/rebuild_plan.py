@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.projection.applying import Applier, Poison
-from shared.projection.catching_up import project
 from shared.projection.collecting import collecting_rarely
-from shared.projection.rebuild_bulk import Bulk, NeedsCare
+from shared.projection.rebuild_catching_up import CatchingUp, parts_for
 from shared.projection.rebuild_compare import NOT_OF_THE_MODEL
-from shared.projection.rebuild_connecting import rebuilding
+from shared.projection.rebuild_connecting import rebuilding, telling_of_postgres
 from shared.projection.rebuild_schemas import (
     REBUILD,
     Schemas,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from shared.projection.batch import Decoding
     from shared.projection.port import ReadModel
 
-# About a second's work, and enough for what is done once not to count.
+# About a second's work for each process, and enough for what is done once not to count.
 _SAMPLE_EVENTS: Final = 20_000
 
 
@@ -57,6 +56,8 @@ class Plan:
         tables: what will be written, estimated from it too.
         sampled: how many events were projected to find out.
         events_per_s: how fast that went.
+        processes: how many fold.
+        starting_s: how long it takes until they are there.
         serving: what will be compared with and replaced; None where nothing can be.
     """
 
@@ -67,6 +68,8 @@ class Plan:
     tables: tuple[PlannedTable, ...]
     sampled: int
     events_per_s: float
+    processes: int
+    starting_s: float
     serving: Serving | None
 
     @property
@@ -77,44 +80,57 @@ class Plan:
     @property
     def predicted_s(self) -> float:
         """How long the building will take at the sample's speed."""
-        return self.events / self.events_per_s if self.events_per_s else 0.0
+        return self.starting_s + self.events / self.events_per_s if self.events_per_s else 0.0
 
 
-async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decoding) -> Plan:
+async def plan(
+    dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decoding, *, processes: int = 1
+) -> Plan:
     """Project the log's beginning into tables of its own, measure, and drop them again.
+
+    That is done as the rebuild will do it: by as many processes.
 
     Raises:
         PoisonedEvent: an event of the sample cannot be applied.
+        PostgresAway: the database is gone, or takes nothing.
         AnotherIsActive: a rebuild of it is running.
         LogUnavailable, LogMismatch: the log cannot be read.
     """
     schemas = Schemas(model.name)
     async with AsyncExitStack() as stack:
+        stack.enter_context(telling_of_postgres())
         writer = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
         reader = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
         ends_at = await log.last_position()
         begun = await begun_by_the_same(writer, schemas, model, log)
+        begins_at = begun.position if begun else 0
+        parts = parts_for(ends_at - begins_at, processes)
         serving = await serving_of(writer, schemas, model, log)
         async with writer.transaction():
             await drop(writer, schemas.sample)
             await create(writer, schemas.sample, model)
+            await writer.execute(REBUILD.sql("create_rebuild"))
         try:
-            until = min(ends_at, _SAMPLE_EVENTS)
+            until = min(ends_at, _SAMPLE_EVENTS * parts)
             generations = await _generations(log, until)
-            begin = time.perf_counter()
-            checkpoint = await read_checkpoint(writer)
+            first = _First()
+            applier = Applier(writer, schemas.sample, model, poison=Poison.STOP)
+            catching_up = CatchingUp(
+                dsn,
+                writer,
+                reader,
+                schemas,
+                schemas.sample,
+                model,
+                log,
+                decoding,
+                applier,
+                first.tell,
+            )
+            await applier.begin()
             with collecting_rarely():
-                try:
-                    bulk = Bulk(writer, reader, schemas.sample, model)
-                    await bulk.run(log, decoding, checkpoint, until, lambda _: None)
-                except NeedsCare:
-                    checkpoint = await read_checkpoint(writer)
-                    applier = Applier(writer, schemas.sample, model, poison=Poison.STOP)
-                    await applier.begin()
-                    await project(
-                        applier, log, decoding, checkpoint, until=until, tell=lambda _: None
-                    )
-            took_s = time.perf_counter() - begin
+                await catching_up.to(await read_checkpoint(writer), until, parts=parts)
+            ended = time.perf_counter()
             sizes = await REBUILD.rows(writer, "table_sizes", schema_name=schemas.sample)
             tables = [
                 PlannedTable(
@@ -134,12 +150,14 @@ async def plan(dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decodin
             await drop(writer, schemas.sample)
     return Plan(
         read_model=model.name,
-        begins_at=begun.position if begun else 0,
+        begins_at=begins_at,
         ends_at=ends_at,
         aggregates=round(generations * ends_at / until) if until else 0,
         tables=tuple(tables),
         sampled=until,
-        events_per_s=until / took_s,
+        events_per_s=until / (ended - first.at),
+        processes=parts,
+        starting_s=first.at - first.began,
         serving=serving if isinstance(serving, Serving) else None,
     )
 
@@ -151,3 +169,14 @@ async def _generations(log: EventLog, until: int) -> int:
             async for records in source:
                 found.update(record.subject.rpartition(".")[2] for record in records)
     return len(found)
+
+
+class _First:
+    """When whoever projects began to: other processes tell of where they begin."""
+
+    def __init__(self) -> None:
+        self.began = self.at = time.perf_counter()
+
+    def tell(self, position: int) -> None:
+        if position == 0 and self.at == self.began:
+            self.at = time.perf_counter()

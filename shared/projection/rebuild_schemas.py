@@ -14,6 +14,7 @@ from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import asyncpg
 import structlog
@@ -115,8 +116,8 @@ async def begin_or_go_on(
 
     It can go on where the same code made the same tables from the same log.
     """
-    if begun := await begun_by_the_same(connection, schemas, model, log):
-        return begun
+    if await begun_by_the_same(connection, schemas, model, log):
+        return await taken_over(connection)
     async with connection.transaction():
         await connection.execute(f'drop schema if exists "{schemas.rebuild}" cascade')
         await create(connection, schemas.rebuild, model)
@@ -130,8 +131,11 @@ async def begin_or_go_on(
 async def begun_by_the_same(
     connection: Connection[Record], schemas: Schemas, model: ReadModel[Any], log: EventLog
 ) -> Checkpoint | None:
-    """Where an earlier rebuild came to, of the same code, tables and log; None: there is none."""
-    for table in ("rebuild_origin", "projection_checkpoint"):
+    """Where an earlier rebuild came to, of the same code, tables and log; None: there is none.
+
+    Of several parts the one that is furthest behind says where.
+    """
+    for table in ("rebuild_origin", "projection_checkpoint", "rebuild_parts"):
         if not await REBUILD.value(
             connection, "exists_as", schema_name=schemas.rebuild, table_name=table
         ):
@@ -140,17 +144,33 @@ async def begun_by_the_same(
         await connection.execute(f'set local search_path = "{schemas.rebuild}"')
         origin = await REBUILD.row(connection, "origin")
         checkpoint = await read_checkpoint(connection)
+        parts = [
+            Checkpoint(checkpoint.incarnation, row["position"], row["event_fingerprint"])
+            for row in await REBUILD.rows(connection, "parts")
+        ]
     if origin is None or (origin["program_fingerprint"], origin["schema_fingerprint"]) != (
         program_fingerprint(model),
         schema_fingerprint(model),
     ):
         return None
     try:
-        await recognise(log, checkpoint)
+        for each in (checkpoint, *parts):
+            await recognise(log, each)
     except LogMismatch as mismatch:
         _log.warning("rebuild_begins_anew", read_model=model.name, reason=str(mismatch))
         return None
-    return checkpoint
+    return max((checkpoint, *parts[:1]), key=lambda each: each.position)
+
+
+async def taken_over(connection: Connection[Record]) -> Checkpoint:
+    """The checkpoint of tables to which no process writes any more that filled them before.
+
+    One may outlive its owner a little. Of several parts the one furthest behind says where.
+    """
+    async with connection.transaction():
+        await REBUILD.run(connection, "take_parts_over", incarnation=uuid4())
+        await REBUILD.run(connection, "raise_to_parts")
+    return await read_checkpoint(connection)
 
 
 @dataclass(frozen=True, slots=True)

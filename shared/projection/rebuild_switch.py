@@ -86,6 +86,7 @@ class Switch:
                 table = f'"{schemas.serving}"."{row["name"]}"'
                 await connection.execute(f"lock table {table} in access exclusive mode")
         await connection.execute(f'drop table if exists "{self.incoming}".rebuild_origin')
+        await connection.execute(f'drop table if exists "{self.incoming}".rebuild_parts')
         await connection.execute(f'drop table if exists "{self.incoming}".replaced')
         arriving = f"{schemas.serving}_arriving"
         await connection.execute(f'alter schema "{self.incoming}" rename to "{arriving}"')

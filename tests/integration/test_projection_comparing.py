@@ -115,9 +115,9 @@ async def test_who_works_on_an_output_is_not_compared(here: World) -> None:
 @pytest.fixture
 def in_bulk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that make a few events many."""
-    monkeypatch.setattr("shared.projection.rebuild._BULK_EVENTS", 3)
+    monkeypatch.setattr("shared.projection.rebuild_catching_up._BULK_EVENTS", 3)
     monkeypatch.setattr("shared.projection.rebuild._NEAR_EVENTS", 2)
-    monkeypatch.setattr("shared.projection.rebuild_bulk._ROWS_A_LOT", 2)
+    monkeypatch.setattr("shared.projection.rebuild_bulk.ROWS_A_LOT", 2)
 
 
 @pytest.mark.usefixtures("in_bulk")

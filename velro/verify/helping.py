@@ -1,20 +1,17 @@
 """A second process for a second stretch of the log: reading and folding are Python's work alone.
 
-`python -m velro.verify.helping` takes its task, pickled, on stdin, and tells on stdout how far it
-is, a number a line. What came of it, pickled, is in the file that the task names.
+What came of it, pickled, is in the file that the task names.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import pickle
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
-from shared.program import configure_logging, run
+from shared.processes.child import ChildFailed, child, tell
 from shared.projection.batch import Decoding
 from shared.settings import LogSettings
 from velro.replaying import log_of
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
     from shared.contracts.subjects import Subjects
     from shared.event_log.port import EventLog
     from velro.verify.read_models import Moment
-
-_LEAVES_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,49 +104,16 @@ async def look_elsewhere(task: Task, tell: Callable[[int], None]) -> Looked:
     Raises:
         NotReadable: it failed, for the reason it gave.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "velro.verify.helping"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(pickle.dumps(task))
-        process.stdin.close()
-        async for line in process.stdout:
-            tell(int(line))
-        said = (await process.stderr.read()).decode(errors="replace").strip()
-        if await process.wait():
-            raise NotReadable(f"positions {task.after} to {task.until}: {said[-2000:]}")
-        # Written by our own process, from our own task.
-        return cast("Looked", pickle.loads(task.looked.read_bytes()))  # noqa: S301
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(_LEAVES_WITHIN_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+    async with child(partial(_look_for_another, task)) as helper:
+        helper.give_no_more()
+        try:
+            async for line in helper.lines():
+                tell(int(line))
+        except ChildFailed as error:
+            raise NotReadable(f"positions {task.after} to {task.until}: {error}") from error
+    # Written by our own process, from our own task.
+    return cast("Looked", pickle.loads(task.looked.read_bytes()))  # noqa: S301
 
 
-def main() -> None:
-    """Look at the stretch that stdin names."""
-    configure_logging(logging.WARNING)
-    task = cast("Task", pickle.loads(sys.stdin.buffer.read()))  # noqa: S301 - from our own process
-    looked = run(look(task, _tell))
-    task.looked.write_bytes(pickle.dumps(looked))
-
-
-def _tell(events: int) -> None:
-    sys.stdout.write(f"{events}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+async def _look_for_another(task: Task) -> None:
+    task.looked.write_bytes(pickle.dumps(await look(task, tell)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from shared.processes.together import together
 from shared.projection.batch import Decoding
 from shared.projection.tables import recognise
 from velro.verify.findings import Finding, Kind
@@ -18,7 +18,6 @@ from velro.verify.objects import KeptObjects
 from velro.verify.progress import Progress
 from velro.verify.read_models import Moment, Snapshot, compared, taken
 from velro.verify.settling import Settling
-from velro.verify.together import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
 
 # Another process takes 1.5 s to be there.
 _WORTH_A_PROCESS: Final = 100_000
-_MOST_PROCESSES: Final = 4
-
-
-def processes_worth_having() -> int:
-    """As many as this process may use cores, within reason."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(_MOST_PROCESSES, cores or 1)
 
 
 @dataclass(frozen=True, slots=True)

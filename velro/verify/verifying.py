@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.object_store.probe import PREFIX as PROBE_PREFIX
+from shared.processes.cores import processes_worth_having
+from shared.processes.together import together
 from velro.verify.bucket import Buckets, Listing, Objects, buckets_of
 from velro.verify.objects import beside
 from velro.verify.report import Report
-from velro.verify.rows import Rows, processes_worth_having
-from velro.verify.together import together
+from velro.verify.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
