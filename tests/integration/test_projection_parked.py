@@ -14,6 +14,7 @@ from shared.projection.errors import PoisonedEvent
 from shared.projection.parked import NotParked, ParkingPlace
 from shared.projection.rebuild import replay
 from shared.projection.runner import Projector
+from tests.archives import open_archived
 from tests.generation_events import (
     CANCELLED,
     REQUESTED,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from generation_svc.read_model.rows import GenerationRow
     from shared.contracts.envelope import Recorded
     from shared.contracts.subjects import Subjects
+    from shared.event_log.port import EventLog
+    from velro.stack.seaweedfs import S3Address
 
 NUL = SUBMITTED.model_copy(update={"request_id": "\0"})  # Postgres takes none
 
@@ -52,9 +55,11 @@ class Defective(GenerationModel):
 
 
 @asynccontextmanager
-async def place(here: World, model: GenerationModel | None = None) -> AsyncGenerator[ParkingPlace]:
+async def place(
+    here: World, model: GenerationModel | None = None, *, log: EventLog | None = None
+) -> AsyncGenerator[ParkingPlace]:
     connection = await here.connection(NAME)
-    yield ParkingPlace(connection, model or here.model, here.log, here.decoding)
+    yield ParkingPlace(connection, model or here.model, log or here.log, here.decoding)
     await connection.close()
 
 
@@ -162,3 +167,22 @@ async def test_two_who_retry_at_once_apply_each_event_once(here: World) -> None:
     assert [result.applied for result in applied] == [3]
     assert isinstance(next(r for r in results if isinstance(r, BaseException)), NotParked)
     assert same_as(await here.folded(), await here.rows())
+
+
+async def test_what_left_the_stream_meanwhile_is_retried_from_the_archive(
+    here: World, nats_url: str, subject_root: str, stream: str, bucket: S3Address
+) -> None:
+    await here.say("g1", REQUESTED, STARTED, CANCELLED)
+    await projected_with_the_defect(here, await here.say("g2", REQUESTED))
+    async with open_archived(
+        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
+    ) as archived:
+        await archived.catch_up()
+        await archived.trim()
+        assert await archived.log.first_position() == 4
+        async with place(here, log=archived.whole_log) as parking:
+            records = await parking.records(await parking.of("g1"))
+            assert [record.position for record in records] == [2, 3]
+            retried = await parking.retry("g1")
+    assert (retried.applied, retried.still) == (2, None)
+    assert (await here.rows())["g1"]["status"] == "cancelled"

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from shared.archive.archived_log import ArchivedLog
 from shared.errors import VelroError
 from shared.event_log.port import CorruptRecord
 from shared.media.copier import media_copier
@@ -109,6 +110,7 @@ class Repairing:
             compared()[place].model,
             Decoding(self.places.log.subjects),
             generation_ids,
+            by_reading=isinstance(self.log, ArchivedLog) and self.log.from_archive,
         )
 
     async def _object(self, finding: Finding) -> Repair:
