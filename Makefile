@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME ?=
 # Most tests wait for servers, so two processes, each with servers of its own, take half the time.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# The files with few and long tests, which are first, are not put off to the end, where one waits.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 # Hundreds of processes are started: each would compile all of Velro anew where this is set.
 export PYTHONDONTWRITEBYTECODE =
 

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    # Whoever starts the tests in the background of a shell has them ignore SIGINT, and so would
-    # every program that they start.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever starts the tests in the background of a shell has them ignore SIGINT, with nohup
+    # SIGHUP, and so would every program that they start.
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

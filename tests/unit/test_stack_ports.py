@@ -36,7 +36,10 @@ def memory(tmp_path: Path) -> Generator[Path]:
 
 @pytest.fixture
 def free(tmp_path: Path) -> int:
-    return choose({"any": None}, tmp_path / "free.json")["any"]
+    finding = tmp_path / "free.json"
+    port = choose({"any": None}, finding)["any"]
+    ports.release(finding)
+    return port
 
 
 def test_the_usual_port_is_taken_where_it_is_free(memory: Path, free: int) -> None:
@@ -111,6 +114,18 @@ def test_a_usual_port_is_held_against_others_before_its_server_runs(
     third = tmp_path / "third.json"
     assert choose({"nats": free}, third)["nats"] == free
     ports.release(third)
+
+
+def test_a_port_that_nobody_wished_for_is_held_too(
+    memory: Path, free: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def always(_population: range, _count: int) -> list[int]:
+        return [free]
+
+    monkeypatch.setattr(ports.random, "sample", always)
+    assert choose({"nats": None}, memory) == {"nats": free}
+    with pytest.raises(NoFreePort):
+        choose({"nats": None}, tmp_path / "other.json")
 
 
 def test_a_held_port_can_be_listened_on(memory: Path, free: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -24,8 +25,9 @@ _TRIES = 500
 _SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts them there, whatever TMPDIR says
 
 
-# Everybody wishes for the same usual ports, and a server binds its own only later: until then, and
-# while it is stopped for a while, the program holds the port's UDP side, which no server uses.
+# Everybody wishes for the same usual ports, of the others two may come upon one, and a server binds
+# its own only later: until then, and while it is stopped for a while, the program holds the port's
+# UDP side, which no server uses.
 # Two SeaweedFS on one port are worse than a failed start: the one that fails has taken away the
 # Unix sockets of the other.
 _reserved: dict[int, tuple[Path, socket.socket]] = {}
@@ -43,7 +45,7 @@ def is_free(port: int) -> bool:
 def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
     """One free port a name: the remembered one, else the usual one (None: none), else another.
 
-    A usual port is held for this program, against other Velros of the machine, until `release`.
+    They are held for this program, against other Velros of the machine, until `release`.
 
     Raises:
         NoFreePort: none was found.
@@ -54,8 +56,7 @@ def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
         taken = {claim for port in chosen.values() for claim in _claimed(port)}
         wishes = [] if wish is None else [wish]
         port = _first_free([*wishes, *random.sample(_OTHERS, _TRIES)], taken)
-        if port == usual.get(name):
-            _reserve(port, memory)
+        _reserve(port, memory)
         chosen[name] = port
     memory.parent.mkdir(parents=True, exist_ok=True)
     fresh = memory.with_suffix(".new")
@@ -70,6 +71,12 @@ def release(memory: Path) -> None:
         if holder == memory:
             held.close()
             del _reserved[port]
+
+
+@atexit.register
+def _release_all() -> None:
+    for _, held in _reserved.values():
+        held.close()
 
 
 def remembered(memory: Path) -> dict[str, int]:
