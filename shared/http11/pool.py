@@ -69,7 +69,7 @@ class HttpPool:
     that it is not given but Host and Content-Length. To be used as an async context manager.
 
     Args:
-        max_connections: at once; more exchanges wait.
+        max_connections: at once, those that are kept among them; more exchanges wait.
         connect_within_s: to resolve a name is not part of it.
         silence_s: how long a connection may be silent while something is awaited of it.
         resolver: of names; an address is connected to as it is.
@@ -85,6 +85,7 @@ class HttpPool:
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._max_connections = max_connections
         self._places = asyncio.Semaphore(max_connections)
         self._connect_within_s = connect_within_s
         self._silence_s = silence_s
@@ -151,13 +152,15 @@ class HttpPool:
 
     async def _connection(self, origin: Origin) -> tuple[Connection, bool]:
         """One, and whether it had been kept."""
-        idle = self._idle.get(origin, {})
-        while idle:
-            connection, timer = idle.popitem()
-            timer.cancel()
+        while (connection := self._taken_out(origin)) is not None:
             if not connection.has_ended and not connection.has_early:
                 return connection, True
             connection.abort()
+        if len(self._all) >= self._max_connections and self._idle:
+            # A place is there for this exchange: what is kept for another server gives way to it.
+            longest = self._taken_out(next(iter(self._idle)))
+            if longest is not None:
+                longest.abort()
         return await self._new(origin), False
 
     async def _new(self, origin: Origin) -> Connection:
@@ -205,8 +208,24 @@ class HttpPool:
         return [_as_socket_has_it(answer["host"], answer["port"]) for answer in answers]
 
     def _keep(self, origin: Origin, connection: Connection) -> None:
-        timer = asyncio.get_running_loop().call_later(KEPT_S, connection.abort)
+        timer = asyncio.get_running_loop().call_later(KEPT_S, self._let_go, origin, connection)
         self._idle.setdefault(origin, {})[connection] = timer
+
+    def _let_go(self, origin: Origin, connection: Connection) -> None:
+        self._idle[origin].pop(connection)
+        if not self._idle[origin]:
+            del self._idle[origin]
+        connection.abort()
+
+    def _taken_out(self, origin: Origin) -> Connection | None:
+        """One that is kept to an origin, which is kept no longer."""
+        if origin not in self._idle:
+            return None
+        connection, timer = self._idle[origin].popitem()
+        timer.cancel()
+        if not self._idle[origin]:
+            del self._idle[origin]
+        return connection
 
     def _lost(self, connection: Connection) -> None:
         self._all.discard(connection)

@@ -255,6 +255,32 @@ async def test_no_more_connections_are_open_than_are_allowed(pool: HttpPool) -> 
         assert len(server.heard) == 40
 
 
+async def test_a_kept_connection_goes_where_another_server_needs_its_place() -> None:
+    ok = OK + b"Content-Length: 2\r\n\r\nok"
+    async with (
+        HttpPool(max_connections=1, connect_within_s=5, silence_s=5) as pool,
+        talking(ok) as first,
+        talking(ok) as second,
+    ):
+        assert await asked(pool, first.origin) == b"ok"
+        assert not first.ended.is_set()
+        assert await asked(pool, second.origin) == b"ok"
+        await asyncio.wait_for(first.ended.wait(), 5)
+        assert await asked(pool, first.origin) == b"ok"
+        assert (first.connections, second.connections) == (2, 1)
+
+
+async def test_a_connection_that_nobody_needs_is_kept_for_a_while_only(
+    pool: HttpPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.http11.pool.KEPT_S", 0.01)
+    async with talking(OK + b"Content-Length: 2\r\n\r\nok") as server:
+        assert await asked(pool, server.origin) == b"ok"
+        await asyncio.wait_for(server.ended.wait(), 5)
+        assert await asked(pool, server.origin) == b"ok"
+        assert server.connections == 2
+
+
 async def test_cancelling_an_exchange_ends_its_connection(pool: HttpPool) -> None:
     async with talking(b"") as server:
         asking = asyncio.create_task(asked(pool, server.origin))
