@@ -89,6 +89,17 @@ class World:
         """A connection of the test's own."""
         return await connect(self.dsn, schema=schema, application_name="test")
 
+    async def schemas(self) -> set[str]:
+        """Those of the read model that there are: what serves, what is built, what is kept."""
+        connection = await self.connection()
+        try:
+            rows = await connection.fetch(
+                "select nspname from pg_namespace where nspname like $1", f"{NAME}%"
+            )
+        finally:
+            await connection.close()
+        return {row["nspname"] for row in rows}
+
     async def folded(self) -> dict[str, dict[str, Any]]:
         """The table as a fold of the whole log in memory says it should be."""
         end = await self.log.last_position()

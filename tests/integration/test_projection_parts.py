@@ -94,15 +94,6 @@ async def backlog(here: World, processes: int) -> list[dict[str, Any]]:
     return [{**row, "turn": None} for row in rows]
 
 
-async def schemas(here: World) -> set[str]:
-    connection = await here.connection()
-    rows = await connection.fetch(
-        "select nspname from pg_namespace where nspname like $1", f"{NAME}%"
-    )
-    await connection.close()
-    return {row["nspname"] for row in rows}
-
-
 async def until_true(connection: Connection[Record], query: str) -> None:
     async def answer() -> bool:
         # What a transaction has seen of who is connected, it sees again.
@@ -135,7 +126,7 @@ async def test_several_processes_come_to_the_rows_of_one(here: World, processes:
     assert rebuilt.position == done[-1] == seen[-1].total == end
     assert rebuilt.comparison is not None
     assert rebuilt.comparison.same
-    assert await schemas(here) == {NAME, f"{NAME}_previous"}
+    assert await here.schemas() == {NAME, f"{NAME}_previous"}
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -180,7 +171,7 @@ async def test_an_event_that_cannot_be_applied_stops_all_of_them_and_is_named(he
         await replayed(here, 2)
     for said in (f"position {position} ", subject, "torn"):
         assert said in str(raised.value)
-    assert await schemas(here) == set()
+    assert await here.schemas() == set()
     assert (await replayed(here, 2, poison=Poison.PARK)).parked == 1
     assert len(await here.rows()) == 24
 
@@ -240,4 +231,4 @@ async def test_a_plan_is_measured_with_as_many_processes_as_will_run(
     assert [(table.name, table.rows > 0) for table in made.tables] == [("generations", True)]
     alone = await plan(here.dsn, here.log, here.model, here.decoding, processes=1)
     assert (alone.processes, alone.sampled) == (1, 30)
-    assert await schemas(here) == set()
+    assert await here.schemas() == set()

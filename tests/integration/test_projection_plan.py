@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from generation_svc.read_model.model import NAME
 from shared.projection.errors import PoisonedEvent
 from shared.projection.rebuild import Progress, replay
 from shared.projection.rebuild_plan import Plan, plan
@@ -39,15 +38,6 @@ async def planned(here: World) -> Plan:
     return await plan(here.dsn, here.log, here.model, here.decoding)
 
 
-async def schemas(here: World) -> set[str]:
-    connection = await here.connection()
-    rows = await connection.fetch(
-        "select nspname from pg_namespace where nspname like $1", f"{NAME}%"
-    )
-    await connection.close()
-    return {row["nspname"] for row in rows}
-
-
 async def test_it_counts_what_will_be_read_and_written(here: World) -> None:
     end = await history(here, "g1", "g2", "g3")
     made = await planned(here)
@@ -56,7 +46,7 @@ async def test_it_counts_what_will_be_read_and_written(here: World) -> None:
     assert made.tables[0].bytes > 0
     assert made.predicted_s > 0
     assert made.serving is None
-    assert await schemas(here) == set()
+    assert await here.schemas() == set()
 
 
 async def test_a_sample_stands_for_the_whole_log(
@@ -100,4 +90,4 @@ async def test_what_cannot_be_applied_is_said_before(here: World) -> None:
     position = await here.say_bytes(here.subjects.storage("g1"), b"?")
     with pytest.raises(PoisonedEvent, match=f"position {position}"):
         await planned(here)
-    assert await schemas(here) == set()
+    assert await here.schemas() == set()

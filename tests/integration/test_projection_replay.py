@@ -53,15 +53,6 @@ async def replayed(here: World, **options: Any) -> Rebuilt:  # noqa: ANN401 - of
     return await replay(here.dsn, here.log, here.model, here.decoding, **options)
 
 
-async def schemas(here: World) -> set[str]:
-    connection = await here.connection()
-    rows = await connection.fetch(
-        "select nspname from pg_namespace where nspname like $1", f"{NAME}%"
-    )
-    await connection.close()
-    return {row["nspname"] for row in rows}
-
-
 async def test_rebuilt_rows_equal_the_rows_projected_live(here: World) -> None:
     async with here.projector().running():
         await here.reached(await some_history(here, "g1", "g2", "g3"))
@@ -73,7 +64,7 @@ async def test_rebuilt_rows_equal_the_rows_projected_live(here: World) -> None:
     assert seen[0].done == 0
     assert seen[-1].events_per_s > 0
     assert seen[-1].left_s == 0
-    assert await schemas(here) == {NAME, f"{NAME}_previous"}
+    assert await here.schemas() == {NAME, f"{NAME}_previous"}
 
 
 async def test_a_read_model_that_never_was_is_built(here: World) -> None:
@@ -134,7 +125,7 @@ async def test_an_event_that_cannot_be_applied_stops_it_and_leaves_everything_as
         assert here.subjects.storage("g1") in str(raised.value)
         assert "torn" in str(raised.value)
         assert await here.rows() == before
-        assert await schemas(here) == {NAME}
+        assert await here.schemas() == {NAME}
         await here.reached(await some_history(here, "g3"))
 
 
@@ -176,7 +167,7 @@ async def test_a_rebuild_that_is_cut_off_leaves_the_old_serving_and_can_be_repea
     with pytest.raises(CutOff):
         await replayed(here, on_progress=cut_off)
     assert await here.rows() == before
-    assert await schemas(here) == {NAME, f"{NAME}_rebuild"}
+    assert await here.schemas() == {NAME, f"{NAME}_rebuild"}
     seen: list[Progress] = []
     rebuilt = await replayed(here, on_progress=seen.append)
     assert rebuilt.began_at == seen[0].done == rebuilt.position
