@@ -105,8 +105,10 @@ class Local:
 
     def stop(self) -> None:
         """Stop everything, the services before what they stand on."""
-        stop_together((self.generation, self.storage))
-        stop_together((self.sandbox, *self.stack.servers))
+        try:
+            stop_together((self.generation, self.storage))
+        finally:
+            stop_together((self.sandbox, *self.stack.servers))
 
     def __enter__(self) -> Self:
         self.start()
