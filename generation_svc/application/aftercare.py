@@ -91,10 +91,13 @@ class Aftercare:
             asked = recorded.envelope.data
             if isinstance(asked, RefetchRequested) and asked.request not in state.answered:
                 await self.decider.handle(
-                    generation_id, await self._answer(state, state.outcome, asked)
+                    generation_id,
+                    await self._answer(state, state.outcome, asked),
+                    causation_id=recorded.envelope.id,
                 )
         if self._may_delete(state, state.outcome, history):
-            await self._delete(generation_id, state, state.outcome)
+            stored_last = history[-1].envelope.id if history else None
+            await self._delete(generation_id, state, state.outcome, answers=stored_last)
 
     async def _answer(
         self, state: Done, completed: GenerationCompleted, asked: RefetchRequested
@@ -172,13 +175,18 @@ class Aftercare:
         return len(stored) == len(completed.outputs)
 
     async def _delete(
-        self, generation_id: str, state: Done, completed: GenerationCompleted
+        self,
+        generation_id: str,
+        state: Done,
+        completed: GenerationCompleted,
+        *,
+        answers: str | None,
     ) -> None:
         provider, request = self.providers.get(completed.provider), _request_of(state)
         if provider is None or request is None:
             return
         await provider.delete_sources(request)
-        await self.decider.handle(generation_id, RecordSourcesDeleted())
+        await self.decider.handle(generation_id, RecordSourcesDeleted(), causation_id=answers)
         log.info("sources_deleted", generation_id=generation_id, provider=completed.provider)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from generation_svc.domain.decide import decide
 from generation_svc.domain.state import State, evolve, fold
-from shared.contracts.envelope import Context, Envelope, seal
+from shared.contracts.envelope import Context, Envelope, seal_decision
 from shared.event_log.port import AppendOutcomeUnknown, ExpectedVersion, VersionConflict
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ class Loaded:
 
     Attributes:
         correlation_id, traceparent: of the request that began it.
+        last_id: of its last event.
     """
 
     state: State
     version: ExpectedVersion
     correlation_id: str | None
     traceparent: str | None
+    last_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Decider:
             history.version,
             first.correlationid if first else None,
             first.traceparent if first else None,
+            history.events[-1].envelope.id if history.events else None,
         )
 
     async def handle(
@@ -81,11 +84,13 @@ class Decider:
         *,
         correlation_id: str | None = None,
         traceparent: str | None = None,
+        causation_id: str | None = None,
     ) -> Decided:
         """Decide a command and append what it comes to.
 
         What it causes belongs to `correlation_id` and to the trace `traceparent`, or else to those
-        of the request that began it all.
+        of the request that began it all. It answers the event `causation_id`, or else the last one
+        of the generation.
 
         Raises:
             Refused: the decision is no, for good.
@@ -100,13 +105,12 @@ class Decider:
             context = Context(
                 source=self.source,
                 correlation_id=correlation_id or loaded.correlation_id or generation_id,
+                causation_id=causation_id or loaded.last_id,
                 traceparent=traceparent or loaded.traceparent,
             )
-            now = self.clock()
-            envelopes = [
-                seal(event, generation_id=generation_id, at=now, context=context)
-                for event in events
-            ]
+            envelopes = seal_decision(
+                events, generation_id=generation_id, at=self.clock(), context=context
+            )
             try:
                 appended = await self.log.append(
                     "generation", generation_id, envelopes, expected=loaded.version

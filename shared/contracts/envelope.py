@@ -5,7 +5,7 @@ Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, JsonValue, StringConstraints, create_model
@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, JsonValue, StringConstraints, create_model
 from shared.contracts.events import EVENT_TYPES, AnyEvent, Event, Fact, GenerationId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -36,7 +37,8 @@ class Envelope(Fact):
         id: deterministic: the same fact decided twice has the same id.
         subject: the generation's id.
         correlationid: shared by everything that one request caused.
-        causationid: the id of the event that this one answers.
+        causationid: the id of the event that this one answers: the last one that was known when
+            it was decided, or the one that asked for it.
         traceparent: W3C trace context of the writer.
     """
 
@@ -91,6 +93,17 @@ def seal(event: AnyEvent, *, generation_id: str, at: datetime, context: Context)
         traceparent=context.traceparent,
         data=event,
     )
+
+
+def seal_decision(
+    events: Iterable[AnyEvent], *, generation_id: str, at: datetime, context: Context
+) -> list[Envelope]:
+    """Put what was decided at once into envelopes; all but the first answer the one before."""
+    sealed: list[Envelope] = []
+    for event in events:
+        sealed.append(seal(event, generation_id=generation_id, at=at, context=context))
+        context = replace(context, causation_id=sealed[-1].id)
+    return sealed
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from yarl import URL
 
-from shared.contracts.envelope import Context, seal
+from shared.contracts.envelope import Context, seal_decision
 from shared.contracts.events import (
     GenerationCompleted,
     GenerationId,
@@ -36,6 +36,7 @@ from shared.event_log.port import Addition
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
+    from shared.contracts.events import GenerationEvent
     from shared.event_log.port import EventLog
 
 SOURCE: Final = "velro/import"
@@ -339,16 +340,16 @@ class Importer:
                 for index, url in enumerate(row.output_urls)
             ),
         )
-        context = Context(source=SOURCE)
-        sealed = [seal(completed, generation_id=row.id, at=row.created_at, context=context)]
+        events: list[GenerationEvent] = [completed]
         if kept := {name: value for name, value in row.metadata.items() if name not in FLAGS}:
             # A completion has no room for the owner's own notes; a request has.
             requested = GenerationRequested(
                 user_id=row.user, provider=provider, model=model, input={}, metadata=kept
             )
-            sealed.insert(
-                0, seal(requested, generation_id=row.id, at=row.created_at, context=context)
-            )
+            events.insert(0, requested)
+        sealed = seal_decision(
+            events, generation_id=row.id, at=row.created_at, context=Context(source=SOURCE)
+        )
         return Addition("generation", row.id, tuple(sealed))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.contracts.envelope import Context, seal
+from shared.contracts.envelope import Context, seal_decision
 from shared.event_log.port import AppendOutcomeUnknown, ExpectedVersion, VersionConflict
 from storage_svc.domain.decide import decide
 from storage_svc.domain.state import Absent, Kept, fold
@@ -26,12 +26,18 @@ MAX_TRIES = 16
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A generation as the log has it now, and the version to append against."""
+    """A generation as the log has it now, and the version to append against.
+
+    Attributes:
+        correlation_id, traceparent: of the request that began it.
+        last_id: of the last event of both aggregates.
+    """
 
     state: Absent | Kept
     version: ExpectedVersion
     correlation_id: str | None
     traceparent: str | None
+    last_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Recorder:
             storage.version,
             first.correlationid if first else None,
             first.traceparent if first else None,
+            history[-1].envelope.id if history else None,
         )
 
     async def record(self, generation_id: str, command: Command) -> tuple[StorageEvent, ...]:
@@ -75,13 +82,12 @@ class Recorder:
             context = Context(
                 source=self.source,
                 correlation_id=loaded.correlation_id or generation_id,
+                causation_id=loaded.last_id,
                 traceparent=loaded.traceparent,
             )
-            now = self.clock()
-            envelopes = [
-                seal(event, generation_id=generation_id, at=now, context=context)
-                for event in events
-            ]
+            envelopes = seal_decision(
+                events, generation_id=generation_id, at=self.clock(), context=context
+            )
             try:
                 appended = await self.log.append(
                     "storage", generation_id, envelopes, expected=loaded.version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timezone
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,11 +45,20 @@ numbers = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 attempts = st.integers(min_value=1, max_value=10**6)
 indices = st.integers(min_value=0, max_value=999)
 reasons = st.sampled_from(ReasonCode)
+
+
+def at_its_offset(moment: datetime) -> datetime:
+    """Without the rules of its zone: in the hour that a zone has twice, nothing equals anything."""
+    offset = moment.utcoffset()
+    assert offset is not None
+    return moment.replace(tzinfo=timezone(offset))
+
+
 moments = st.datetimes(
     min_value=datetime(2000, 1, 1),  # noqa: DTZ001 - Hypothesis wants bounds without a zone
     max_value=datetime(2200, 1, 1),  # noqa: DTZ001 - the same
     timezones=st.one_of(st.just(UTC), st.timezones()),
-)
+).map(at_its_offset)
 json_objects = st.dictionaries(
     texts,
     st.recursive(

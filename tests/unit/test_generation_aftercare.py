@@ -87,6 +87,10 @@ async def test_a_new_link_for_the_same_request_is_told() -> None:
     (link,) = renewed.links
     assert (renewed.request, link.index, link.source_url) == (1, 0, NEW)
     assert link.expires_at == dies_at
+    history = await world.log.load("generation", world.generation_id)
+    assert history.events[-1].envelope.causationid == (
+        f"{world.generation_id}:{RefetchRequested.type}:1"
+    )
 
 
 async def test_a_link_whose_death_is_not_told_is_taken_to_die_soon() -> None:

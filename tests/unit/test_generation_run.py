@@ -59,6 +59,18 @@ async def test_a_run_goes_from_the_request_to_the_media() -> None:
     assert submitted.cancel_url == "https://queue.example/r1/cancel"
 
 
+async def test_each_event_of_a_run_names_the_one_that_it_answers() -> None:
+    world = World()
+    world.copier.script[0] = RuntimeError("the bucket is away")
+    await world.requested()
+    await world.run()
+    assert await world.told() == [*TAKEN, "GenerationCompleted", "StorageFailed"]
+    history = await world.log.load("generation", world.generation_id)
+    ids = [recorded.envelope.id for recorded in history.events]
+    answered = [recorded.envelope.causationid for recorded in history.events]
+    assert answered == [None, *ids[:-1]]
+
+
 async def test_everything_a_run_says_belongs_to_the_request_that_began_it() -> None:
     world = await World().requested()
     await world.run()

@@ -138,6 +138,11 @@ async def test_a_copied_output_is_said_to_be_stored_with_what_it_belongs_to() ->
     assert await scene.said() == [MediaStored, MigrationCompleted]
     history = await scene.log.load("storage", ID)
     assert {recorded.envelope.correlationid for recorded in history.events} == {"request-9"}
+    stored = f"{ID}:{MediaStored.type}:0"
+    assert [recorded.envelope.causationid for recorded in history.events] == [
+        f"{ID}:{GenerationCompleted.type}",
+        stored,
+    ]
     assert {recorded.envelope.traceparent for recorded in history.events} == {TRACE}
     assert scene.copier.orders[0].source_url == "https://media.example/0.png"
 
