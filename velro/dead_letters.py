@@ -6,16 +6,43 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
+from shared.program import run
 from shared.settings import LogSettings, loaded
+from velro.options import AsJson, use_environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+
+
+app = typer.Typer(no_args_is_help=True, help="Work that was given up: see it, send it again.")
+
+
+@app.command("list")
+def list_command(*, as_json: AsJson = False) -> None:
+    """Show every dead letter."""
+    use_environment()
+    run(_list(as_json=as_json))
+
+
+@app.command("show")
+def show_command(generation_id: str) -> None:
+    """Show one dead letter whole."""
+    use_environment()
+    run(_show(generation_id))
+
+
+@app.command("retry")
+def retry_command(generation_ids: list[str]) -> None:
+    """Send the work of these generations again."""
+    use_environment()
+    run(_retry(generation_ids))
 
 
 @asynccontextmanager
@@ -27,8 +54,7 @@ async def _kept() -> AsyncGenerator[DeadLetters]:
         yield letters
 
 
-async def list_all(*, as_json: bool) -> None:
-    """Show every dead letter."""
+async def _list(*, as_json: bool) -> None:
     console = Console()
     async with _kept() as letters:
         found = await letters.all()
@@ -47,23 +73,13 @@ async def list_all(*, as_json: bool) -> None:
     console.print(table)
 
 
-async def show(generation_id: str) -> None:
-    """Show one dead letter whole.
-
-    Raises:
-        NoSuchDeadLetter: none is kept for this generation.
-    """
+async def _show(generation_id: str) -> None:
     async with _kept() as letters:
         letter = await letters.get(generation_id)
     Console().print_json(letter.model_dump_json())
 
 
-async def retry(generation_ids: Sequence[str]) -> None:
-    """Send the work of these generations again.
-
-    Raises:
-        NoSuchDeadLetter: none is kept for one of them; those before it are sent.
-    """
+async def _retry(generation_ids: Sequence[str]) -> None:
     console = Console()
     async with _kept() as letters:
         for generation_id in generation_ids:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Final
+from typing import Annotated, Final
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shared.program import run
 from velro.client import Api, Generation
+from velro.options import use_environment
 
 DEFAULT_API_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_MODELS: Final = {"sandbox": "sandbox/painter", "fal": "fal-ai/flux/schnell"}
@@ -18,7 +21,22 @@ STEPS: Final = {"requested": 1, "submitting": 2, "running": 3, "completed": 4}
 EXIT_FAILED: Final = 1
 
 
-async def generate(
+def generate(
+    prompt: str,
+    *,
+    provider: Annotated[str, typer.Option(help="sandbox, or fal with FAL_KEY set.")] = "sandbox",
+    model: Annotated[str | None, typer.Option(help="The provider's name of the model.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many generations.")] = 1,
+    user: Annotated[str, typer.Option(help="Whose they are.")] = "me",
+) -> None:
+    """Request generations, watch them, and say where the media is."""
+    use_environment()
+    raise typer.Exit(
+        run(_generated(prompt, provider=provider, model=model, count=count, user_id=user))
+    )
+
+
+async def _generated(
     prompt: str, *, provider: str, model: str | None, count: int, user_id: str
 ) -> int:
     """Request, watch, and say where the media is; the exit code.

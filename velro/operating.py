@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
-from time import sleep
-from typing import TYPE_CHECKING, NoReturn
+from typing import Annotated, Final
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from velro.local import Local, NotRunning, running
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import FrameType
+from velro.options import DIRECTORY, AsJson
+from velro.stack import interrupts
 
 EXIT_NOT_ALL_RUNNING = 1
+_LOCAL: Final = DIRECTORY / "local"
 
 
-def up(directory: Path, *, detach: bool) -> None:
-    """Start everything; with `detach` return, else stay until a signal or until it is stopped.
-
-    Raises:
-        AlreadyRunning, ProcessFailed: with a sentence.
-    """
+def up(
+    *,
+    detach: Annotated[bool, typer.Option(help="Return, and leave everything running.")] = False,
+) -> None:
+    """Start the servers and both services, and stay until Ctrl-C or `velro down`."""
     console = Console()
-    local = Local(directory, owned=not detach)
-    _end_on_signals()
+    local = Local(_LOCAL, owned=not detach)
+    interrupts.listen()
     with console.status("starting NATS, PostgreSQL, SeaweedFS, the sandbox and both services"):
         local.start()
     console.print(_table(local))
@@ -39,7 +36,7 @@ def up(directory: Path, *, detach: bool) -> None:
     console.print("Ctrl-C, or [bold]velro down[/] from elsewhere, stops everything.")
     try:
         while all(process.running for process in local.processes):
-            sleep(0.5)
+            interrupts.pause(0.5)
         ended = [process.name for process in local.processes if not process.running]
         console.print(f"ended: {', '.join(ended)}; stopping the rest")
     except KeyboardInterrupt:
@@ -48,27 +45,23 @@ def up(directory: Path, *, detach: bool) -> None:
         local.stop()
 
 
-def down(directory: Path) -> None:
-    """Stop everything that runs on the data of this directory.
-
-    Raises:
-        NotRunning: nothing does.
-    """
+def down() -> None:
+    """Stop everything that `velro up` started. The data stays."""
     console = Console()
-    local = running(directory)
+    local = running(_LOCAL)
     with console.status("stopping the services, then what they stand on"):
         local.stop()
-    console.print("Everything is stopped; the data stays in", str(directory))
+    console.print("Everything is stopped; the data stays in", str(_LOCAL))
 
 
-def status(directory: Path, *, as_json: bool) -> int:
-    """Show every process; the exit code is not 0 unless all run."""
+def status(*, as_json: AsJson = False) -> None:
+    """Show what runs, where, and how it does; ends with 1 where something does not."""
     console = Console()
     try:
-        local = running(directory)
+        local = running(_LOCAL)
     except NotRunning as error:
         console.print_json("[]") if as_json else console.print(str(error))
-        return EXIT_NOT_ALL_RUNNING
+        raise typer.Exit(EXIT_NOT_ALL_RUNNING) from None
     if as_json:
         rows = [
             {"name": process.name, "running": process.running, "pid": process.pid}
@@ -78,16 +71,12 @@ def status(directory: Path, *, as_json: bool) -> int:
     else:
         console.print(_table(local))
     well = all(process.running and process.ready() for process in local.processes)
-    return 0 if well else EXIT_NOT_ALL_RUNNING
+    raise typer.Exit(0 if well else EXIT_NOT_ALL_RUNNING)
 
 
-def env(directory: Path) -> None:
-    """Print the services' environment, for a shell to take.
-
-    Raises:
-        NotRunning: nothing runs on the data of this directory.
-    """
-    for name, value in running(directory).environment.items():
+def env() -> None:
+    """Print what the services' own commands need here: `eval "$(velro env)"` in a shell."""
+    for name, value in running(_LOCAL).environment.items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
@@ -106,13 +95,3 @@ def _table(local: Local) -> Table:
         state = f"{process.pid}" if process.running else "[red]not running[/]"
         table.add_row(process.name, where[process.name], state)
     return table
-
-
-def _end_on_signals() -> None:
-    """A terminal that closes and a polite kill end it as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)

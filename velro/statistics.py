@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -14,18 +15,29 @@ from generation_svc.read_model import model as generation_model
 from generation_svc.read_model.queries import GenerationQueries
 from generation_svc.settings import GenerationSettings
 from shared.postgres.connecting import open_pool
-from shared.program import settings_of
+from shared.program import run, settings_of
 from shared.projection.tables import QUERIES
 from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.read_model import model as storage_model
 from storage_svc.settings import StorageSettings
+from velro.options import AsJson, duration, use_environment
 
 if TYPE_CHECKING:
     from generation_svc.read_model.views import Stats
     from storage_svc.application.reporting import BacklogSummary
 
 
-async def show(since: timedelta, *, as_json: bool) -> None:
+def stats(
+    *,
+    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d.")] = "24h",
+    as_json: AsJson = False,
+) -> None:
+    """Show success, storage failures, and the backlog by the time its links still live."""
+    use_environment()
+    run(_show(duration(since), as_json=as_json))
+
+
+async def _show(since: timedelta, *, as_json: bool) -> None:
     """Print success, storage failures, and the backlog by time to death."""
     now = datetime.now(UTC)
     generation_dsn = settings_of(GenerationSettings).generation_postgres_dsn.get_secret_value()
@@ -37,7 +49,7 @@ async def show(since: timedelta, *, as_json: bool) -> None:
         ) as reads,
         await open_pool(storage_dsn, schema=storage_model.NAME, application_name=name) as backlog,
     ):
-        stats = await GenerationQueries(reads).stats(now - since, now=now)
+        counted = await GenerationQueries(reads).stats(now - since, now=now)
         summary = await PostgresReport(backlog).summary(now)
         async with reads.acquire() as one, backlog.acquire() as other:
             parked = {
@@ -46,9 +58,9 @@ async def show(since: timedelta, *, as_json: bool) -> None:
             }
     console = Console()
     if as_json:
-        console.print_json(json.dumps(_as_data(stats, summary) | {"parked": parked}, default=str))
+        console.print_json(json.dumps(_as_data(counted, summary) | {"parked": parked}, default=str))
     else:
-        console.print(_table(stats, summary, parked, now))
+        console.print(_table(counted, summary, parked, now))
 
 
 def _as_data(stats: Stats, summary: BacklogSummary) -> dict[str, Any]:

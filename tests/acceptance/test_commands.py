@@ -140,6 +140,20 @@ def test_up_stays_until_it_is_told_to_end(tmp_path: Path) -> None:
     assert state.living(tmp_path / "local") == []
 
 
+def test_every_command_is_in_the_help_and_a_slip_is_told(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    shown = command.run("--help")
+    assert shown.returncode == 0, shown.stderr
+    # Each is imported for what it says of itself.
+    for name in ("demo", "generate", "verify", "replay", "parked", "dead-letters", "archive"):
+        assert f"│ {name} " in shown.stdout
+    slip = command.run("shw", "g")
+    assert slip.returncode == 2
+    assert "Did you mean 'show'" in slip.stderr
+    one = command.run("parked", "--help").stdout
+    assert all(f"│ {name} " in one for name in ("list", "show", "retry", "discard"))
+
+
 def test_where_nothing_runs_every_command_says_what_to_do(tmp_path: Path) -> None:
     for words in (["generate", "x"], ["stats"], ["replay", "storage"], ["dead-letters", "list"]):
         told = Command(tmp_path).run(*words)

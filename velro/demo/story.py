@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import httpx
+import typer
 from rich.console import Console
 
 from velro.client import Api
@@ -18,18 +18,17 @@ from velro.demo.claims import Claims
 from velro.demo.deployment import LocalDeployment
 from velro.demo.world import World
 from velro.local import Local, NotRunning, running
+from velro.options import DIRECTORY
+from velro.stack import interrupts
 from velro.stack.process import AlreadyRunning
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
-    from types import FrameType
 
     from velro.demo.deployment import Deployment
 
 EXIT_INTERRUPTED: Final = 130
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 _SETTINGS: Final = {
     "VELRO_STORAGE_WORKERS": str(STORAGE_WORKERS),
     "VELRO_STORE_BUDGET_S": "3",
@@ -37,18 +36,20 @@ _SETTINGS: Final = {
 }
 
 
-def play(directory: Path) -> int:
-    """Play the story on data of its own, begun anew each time; 0 when every claim holds."""
+def demo() -> None:
+    """Play the main job on real servers: an outage, a kill, and nothing lost."""
     console = Console()
-    _interrupt_on_signals()
+    interrupts.listen()
     try:
-        return _play(directory, console)
+        code = _play(DIRECTORY / "demo", console)
     except KeyboardInterrupt:
         console.print("[yellow]interrupted; everything that was started is stopped[/]")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
+    raise typer.Exit(code)
 
 
 def _play(directory: Path, console: Console) -> int:
+    """Play the story on data of its own, begun anew each time; 0 when every claim holds."""
     _begin_anew(directory)
     started_at = monotonic()
     local = Local(directory, settings=_SETTINGS)
@@ -62,10 +63,11 @@ def _play(directory: Path, console: Console) -> int:
         )
         os.environ.update(local.environment)  # for the replay, which runs in this program
         claims = Claims(console)
+        interrupts.pause(0)  # what has come until now
         performed = asyncio.run(
             _unless_interrupted(perform(LocalDeployment(local), claims, console))
         )
-        _interrupt_on_signals()  # the loop has put the system's own handlers back
+        interrupts.listen()  # the loop has put the system's own handlers back
         if not performed:
             raise KeyboardInterrupt
     finally:
@@ -120,24 +122,15 @@ async def _unless_interrupted(performance: Coroutine[None, None, None]) -> bool:
         interrupted.set()
         task.cancel()
 
-    for number in _SIGNALS:
+    for number in interrupts.SIGNALS:
         loop.add_signal_handler(number, interrupt)
     try:
         await asyncio.wait((task,))
     finally:
-        for number in _SIGNALS:
+        for number in interrupts.SIGNALS:
             loop.remove_signal_handler(number)
     if interrupted.is_set():
         await asyncio.gather(task, return_exceptions=True)  # whatever it came to, nobody waits
         return False
     task.result()
     return True
-
-
-def _interrupt_on_signals() -> None:
-    for number in _SIGNALS:
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

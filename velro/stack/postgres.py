@@ -189,6 +189,7 @@ def _run(command: Sequence[str], *, cwd: Path, password: str = "", stdin: str = 
         text=True,
         timeout=_COMMAND_TIMEOUT_S,
         cwd=cwd,
+        start_new_session=True,  # Ctrl-C is the program's to hear
         input=stdin,
         env={**_environment(), "PGPASSWORD": password},
     )

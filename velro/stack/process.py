@@ -7,7 +7,7 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,6 +15,7 @@ import psutil
 from shared.errors import VelroError
 from velro.stack import ending, state
 from velro.stack.guard import guard
+from velro.stack.interrupts import pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,7 @@ class ManagedProcess:
             if monotonic() > deadline:
                 self.kill()
                 self._fail(f"was not ready after {self.start_deadline_s:g} s")
-            sleep(_LOOK_EVERY_S)
+            pause(_LOOK_EVERY_S)
 
     def listens_on(self, port: int) -> bool:
         """Whether this very process, not another on the same machine, listens on the TCP port."""
