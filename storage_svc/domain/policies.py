@@ -14,6 +14,8 @@ LONGEST_DELAY = timedelta(minutes=10)
 # Near the death of a link the delays halve towards it; below this they would be full speed.
 SHORTEST_DELAY = timedelta(seconds=1)
 _DOUBLINGS = 16  # 2 s doubled so often is beyond the longest delay; more would overflow
+# A link that has outlived its promise is worth so much more time of a copy that fails by itself.
+BEYOND_DEATH = timedelta(days=1)
 AT_RISK_FACTOR = 3  # how many recent p95 copies must still fit before a link's death
 
 
@@ -118,12 +120,16 @@ def answer_to(failure: FailedAttempt) -> Answer:
             # One edge of a delivery network may not have the file yet, or any more, while the
             # link lives: it is believed when it says so twice.
             return _without_this_link(failure) if dead or twice else _again(failure)
-        case Cause.SOURCE | Cause.COPY:
-            if dead:
-                return _without_this_link(failure)
-            if twice and failure.may_ask and failure.reason is ReasonCode.SOURCE_FORBIDDEN:
-                return Refetch()  # a signature that ran out before its time looks like this
-            return _again(failure)
+        case Cause.SOURCE:
+            forbidden = failure.reason is ReasonCode.SOURCE_FORBIDDEN
+            # A signature that ran out before its time looks like this.
+            ran_out = twice and failure.may_ask and forbidden
+            return _without_this_link(failure) if dead or ran_out else _again(failure)
+        case Cause.COPY:
+            # A full spool says nothing of the link, and a mistake of ours does not pass by itself:
+            # so there is an end, and it is far.
+            outlived = failure.failed_at >= failure.dies_at + BEYOND_DEATH
+            return _without_this_link(failure) if outlived else _again(failure)
         case Cause.BUCKET:
             # Past its declared death a link may still serve, and only asking it tells. So the
             # output waits for the bucket: nothing is given up on because of our own side.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shared.contracts.reasons import ReasonCode
 from storage_svc.domain.policies import (
+    BEYOND_DEATH,
     LONGEST_DELAY,
     SHORTEST_DELAY,
     FailedAttempt,
@@ -38,11 +39,13 @@ REFUSED_CONTENT = [
     ReasonCode.BLOCKED_ADDRESS,
     ReasonCode.MEDIA_TYPE_REFUSED,
 ]
-OUR_SIDE = [
+OUR_BUCKET = [
     ReasonCode.BUCKET_UNAVAILABLE,
     ReasonCode.BUCKET_FULL,
     ReasonCode.CREDENTIALS_REFUSED,
 ]
+OUR_COPY = [ReasonCode.INTERNAL, ReasonCode.CHECKSUM_MISMATCH]
+OUR_SIDE = [*OUR_BUCKET, *OUR_COPY]
 
 
 def test_delays_double_up_to_the_longest() -> None:
@@ -126,7 +129,7 @@ def test_a_new_link_would_lead_to_the_same_content(reason: ReasonCode) -> None:
 
 
 @pytest.mark.parametrize("reason", OUR_SIDE)
-def test_no_new_link_is_asked_for_because_of_our_own_bucket(reason: ReasonCode) -> None:
+def test_no_new_link_is_asked_for_because_of_our_own_side(reason: ReasonCode) -> None:
     assert isinstance(answer_to(replace(DEAD, reason=reason, may_ask=True)), TryAgain)
 
 
@@ -150,10 +153,23 @@ def test_a_source_that_is_down_is_tried_on_while_its_link_lives() -> None:
 
 
 @pytest.mark.parametrize("reason", OUR_SIDE)
-def test_nothing_is_given_up_because_of_our_own_bucket(reason: ReasonCode) -> None:
+def test_a_dead_link_is_not_given_up_because_of_our_own_side(reason: ReasonCode) -> None:
     answer = answer_to(replace(DEAD, reason=reason, attempt=5))
     assert isinstance(answer, TryAgain)
     assert answer.at > NOON
+
+
+@pytest.mark.parametrize("reason", OUR_COPY)
+def test_a_copy_that_fails_by_itself_is_given_up_long_after_the_death(reason: ReasonCode) -> None:
+    outlived = replace(FAILED, reason=reason, dies_at=NOON - BEYOND_DEATH)
+    assert answer_to(outlived) == GiveUp()
+    assert answer_to(replace(outlived, may_ask=True)) == Refetch()
+
+
+@pytest.mark.parametrize("reason", OUR_BUCKET)
+def test_nothing_is_ever_given_up_because_of_our_own_bucket(reason: ReasonCode) -> None:
+    ages = replace(FAILED, reason=reason, dies_at=NOON - timedelta(days=365))
+    assert isinstance(answer_to(ages), TryAgain)
 
 
 def test_a_living_link_that_says_gone_is_asked_once_more() -> None:
