@@ -121,6 +121,8 @@ def _put_order(order: CopyOrder, spooled: Spooled) -> PutOrder:
         sha256=spooled.sha256,
         crc32s=spooled.crc32s,
         media_type=spooled.kind.media_type,
+        # It is fetched again where the put fails.
+        spent=True,
         metadata={
             "generation-id": order.generation_id,
             "output-index": str(order.output_index),

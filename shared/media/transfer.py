@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +11,10 @@ from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
 from shared.media.hashes import Hashes
 from shared.media.sniff import HEAD_BYTES, OPAQUE, MediaKind, sniff
+from shared.media.spool_file import SpoolFile
 from shared.object_store.port import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from io import FileIO
     from pathlib import Path
 
     from shared.http11.answer import Answer
@@ -39,8 +35,8 @@ class Broken(Exception):
 class Transfer:
     """How far a download is: what came, and what it is a part of.
 
-    What is small stays in memory and never is a file. The rest is written and hashed in a thread,
-    a piece at a time, while more of it comes.
+    What is small stays in memory and never is a file. The rest is written in a thread, a piece at a
+    time, while more of it comes and is hashed.
 
     Attributes:
         room: where the bytes go. It grows with a file whose size is not known.
@@ -69,10 +65,7 @@ class Transfer:
     # What is not written yet: all of it, until it is too much to be held.
     _held: bytearray = field(default_factory=bytearray)
     _filled: int = 0
-    # The other of two such pieces: being written while more comes, or written.
-    _spare: bytearray = field(default_factory=bytearray)
-    _writing: asyncio.Future[None] | None = None
-    _file: FileIO | None = None
+    _file: SpoolFile | None = None
     _on_disk: bool = False
 
     def restart(self) -> None:
@@ -177,55 +170,34 @@ class Transfer:
     async def _keep(self, came: int) -> None:
         end = self._filled + came
         with memoryview(self._held)[self._filled : end] as chunk:
-            if not self._on_disk:
-                self.hashes.update(chunk)
+            # At once, while the processor has it at hand.
+            self.hashes.update(chunk)
             if self.kind is None:
                 self._head += chunk[: HEAD_BYTES - len(self._head)]
         self._filled = end
         if self._filled >= HELD_BYTES:
-            await self._written()
-            # While it is written, and hashed, the next piece comes.
-            self._writing = asyncio.ensure_future(asyncio.to_thread(self._taken()))
+            held, self._filled = self._filled, 0
+            self._held = await self._opened().append(self._held, held)
         if self.kind is None and len(self._head) >= HEAD_BYTES:
             self._know()
 
-    async def _written(self) -> None:
-        """Wait for what is being written; what failed in it is raised."""
-        if self._writing is not None:
-            # Cancelled or not, no thread writes to a file that is closed or gone.
-            await asyncio.wait((self._writing,))
-            writing, self._writing = self._writing, None
-            writing.result()
+    def _opened(self) -> SpoolFile:
+        if self._file is None:
+            self._file = SpoolFile(self.room.path, anew=not self._on_disk)
+            self._on_disk = True
+        return self._file
 
     async def _all_written(self) -> None:
+        if not self._on_disk:
+            return
+        file = self._opened()
         try:
-            await self._written()
-            if self._on_disk:
-                self._taken()()
-                self._held, self._spare = bytearray(), bytearray()
+            if self._filled:
+                held, self._filled = self._filled, 0
+                await file.append(self._held, held)
         finally:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-
-    def _taken(self) -> Callable[[], None]:
-        """What writes what is held; the next piece is held on its own from now on."""
-        writing = partial(self._write, self._held, self._filled, hashed=not self._on_disk)
-        self._held, self._spare, self._filled = self._spare, self._held, 0
-        self._on_disk = True
-        return writing
-
-    def _write(self, held: bytearray, size: int, *, hashed: bool) -> None:
-        """Append a piece to the file: for a thread, and nothing else meanwhile."""
-        if self._file is None:
-            self._file = self.room.path.open("wb" if hashed else "r+b", buffering=0)
-            self._file.seek(0, io.SEEK_END)
-        with memoryview(held)[:size] as piece:
-            if not hashed:
-                self.hashes.update(piece)
-            written = 0
-            while written < size:
-                written += self._file.write(piece[written:])
+            self._held, self._file = bytearray(), None
+            await file.close()
 
     def _know(self) -> None:
         """Find out what the file is: the rest of what is no media need not come."""

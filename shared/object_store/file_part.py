@@ -1,8 +1,9 @@
-"""Parts of a file as bodies of requests, read as they are sent."""
+"""Parts of a file as bodies of requests, read as they are sent; and the file that they leave."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -63,6 +64,41 @@ class FilePart:
                 digest.update(chunk)
                 left -= len(chunk)
         return digest.digest()
+
+
+class SpentFile:
+    """A file that nobody needs, so that what was sent of it is cut off: its end first.
+
+    What is cut off before it came to the disk need not be written there, and its memory is free for
+    whoever stores the same bytes on this machine.
+
+    Args:
+        path: of the file.
+        parts: how many it has; the first is number 1.
+        part_bytes: of each but the last.
+    """
+
+    def __init__(self, path: Path, *, parts: int, part_bytes: int) -> None:
+        self._path = path
+        self._left = parts
+        self._part_bytes = part_bytes
+        self._sent: set[int] = set()
+        # Two at once, and the later one might make it longer again.
+        self._cutting = asyncio.Lock()
+
+    async def sent(self, number: int) -> None:
+        """A part is where it should be: cut it off, once all behind it are."""
+        self._sent.add(number)
+        async with self._cutting:
+            left = self._left
+            while left in self._sent:
+                left -= 1
+            if left == self._left:
+                return
+            self._left = left
+            # Where it cannot be cut, it lasts until it is removed.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(os.truncate, self._path, left * self._part_bytes)
 
 
 async def _read_into(descriptor: int, piece: memoryview, at: int) -> int:

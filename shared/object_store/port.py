@@ -55,6 +55,7 @@ class PutOrder:
     Attributes:
         crc32s: of each `uploads.PART_BYTES` of it, where they were computed when the bytes came:
             then what the disk did to them since is found out as what the way to the bucket did.
+        spent: nobody needs the file afterwards, whatever comes of the put, which may cut it off.
     """
 
     key: str
@@ -64,6 +65,7 @@ class PutOrder:
     media_type: str
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     crc32s: tuple[int, ...] = ()
+    spent: bool = False
 
 
 class Put(Enum):

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from shared.object_store.capabilities import BodyCheck
 from shared.object_store.checksums import ALGORITHMS, HEADERS, as_header, crc32_digest
 from shared.object_store.failures import NOT_FOUND, status_of, within
-from shared.object_store.file_part import FilePart
+from shared.object_store.file_part import FilePart, SpentFile
 from shared.object_store.keys import is_object_key
 from shared.object_store.port import Held, StoreFailed
 from shared.object_store.probe import PREFIX
@@ -160,13 +160,18 @@ class Uploads:
     async def _send(
         self, order: PutOrder, upload_id: str, check: BodyCheck
     ) -> list[CompletedPartTypeDef]:
+        assert not isinstance(order.path, Held), "what is held in memory is sent in one piece"
         count = -(-order.size_bytes // PART_BYTES)
-        numbers = iter(range(1, count + 1))
+        spent = SpentFile(order.path, parts=count, part_bytes=PART_BYTES) if order.spent else None
+        # The last one first: a file can be cut off at its end alone.
+        numbers = iter(range(count, 0, -1))
         sent: dict[int, CompletedPartTypeDef] = {}
 
         async def work(numbers: Iterator[int]) -> None:
             for number in numbers:
                 sent[number] = await self._send_part(order, upload_id, number, check)
+                if spent is not None:
+                    await spent.sent(number)
 
         try:
             async with asyncio.TaskGroup() as workers:

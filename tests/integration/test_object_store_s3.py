@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,11 +28,12 @@ from tests.object_stores import PNG, an_order, rclone_s3, settings_for
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from types_aiobotocore_s3.type_defs import HeadObjectOutputTypeDef
 
     from shared.object_store.port import PutOrder
+    from shared.object_store.settings import S3Settings
     from velro.stack.seaweedfs import S3Address
 
 MIB = 1024 * 1024
@@ -65,11 +67,15 @@ class CountingWire(Wire):
         super().__init__(*args)
         self.counts: Counter[str] = Counter()
         self.first_part: asyncio.Event | None = None
+        # Called when a part is about to be sent.
+        self.at_part: Callable[[], None] = lambda: None
 
     async def send(self, what: str, *args: Any, **more: Any) -> Answer:  # noqa: ANN401 - all that it is given
         self.counts[what] += 1
-        if what == "UploadPart" and self.first_part is not None:
-            self.first_part.set()
+        if what == "UploadPart":
+            self.at_part()
+            if self.first_part is not None:
+                self.first_part.set()
         return await super().send(what, *args, **more)
 
 
@@ -96,15 +102,19 @@ class Scene:
         return await self.clients.plain.head_object(Bucket=self.store.bucket, Key=key)
 
 
-@pytest.fixture(params=["probed", "not probed"])
-async def scene(request: pytest.FixtureRequest, address: S3Address) -> AsyncGenerator[Scene]:
-    settings = settings_for(address)
+@asynccontextmanager
+async def a_scene(settings: S3Settings) -> AsyncGenerator[Scene]:
     async with s3_clients(settings) as clients, wire_pool(settings) as pool:
         wire = CountingWire(pool, clients, settings)
-        store = S3ObjectStore(clients, wire, settings)
+        yield Scene(S3ObjectStore(clients, wire, settings), clients, wire)
+
+
+@pytest.fixture(params=["probed", "not probed"])
+async def scene(request: pytest.FixtureRequest, address: S3Address) -> AsyncGenerator[Scene]:
+    async with a_scene(settings_for(address)) as scene:
         if request.param == "probed":
-            await store.learn()
-        yield Scene(store, clients, wire)
+            await scene.store.learn()
+        yield scene
 
 
 @pytest.fixture
@@ -239,7 +249,27 @@ async def test_a_large_file_goes_in_parts_and_is_one_object(scene: Scene, film: 
     head = await store.head(film.key)
     assert head is not None
     assert (head.media_type, head.sha256) == ("video/mp4", film.sha256)
+    assert isinstance(film.path, Path)
+    assert film.path.stat().st_size == film.size_bytes
     await store.delete(film.key)
+
+
+async def test_what_was_sent_of_a_spent_file_is_cut_off_while_the_rest_is_sent(
+    address: S3Address, film: PutOrder, tmp_path: Path
+) -> None:
+    assert isinstance(film.path, Path)
+    spent = tmp_path / "spent"
+    spent.write_bytes(film.path.read_bytes())
+    sizes: list[int] = []
+    async with a_scene(settings_for(address, parts_at_once=1)) as scene:
+        await scene.store.delete(film.key)
+        scene.wire.at_part = lambda: sizes.append(spent.stat().st_size)
+        assert await scene.store.put(replace(film, path=spent, spent=True)) is Put.STORED
+        found = await bytes_at(scene.store, film.key)
+        assert hashlib.sha256(found).hexdigest() == film.sha256
+        await scene.store.delete(film.key)
+    assert sizes == [film.size_bytes, *(number * PART_BYTES for number in (4, 3, 2, 1))]
+    assert spent.stat().st_size == 0
 
 
 async def test_an_upload_that_is_cancelled_leaves_nothing(scene: Scene, film: PutOrder) -> None:
