@@ -11,6 +11,7 @@ from generation_svc.adapters.nats_runner.dead_letters import NoSuchDeadLetter
 from generation_svc.adapters.nats_runner.delivery import DeliveryPolicy
 from generation_svc.adapters.nats_runner.runner import DURABLE, RETRY_DURABLE
 from shared.errors import Refused, TryLater
+from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.messaging.jetstream import jetstream_of
 from tests.runner_world import QUICK, RunnerWorld, Work, eventually, runner_world
 
@@ -220,6 +221,28 @@ async def test_a_deleted_consumer_is_made_again(world: RunnerWorld, durable: str
         await eventually(is_back)
         await world.request("g2")
         await eventually(lambda: "g2" in work.done)
+
+
+async def test_on_a_shorter_log_work_begins_before_where_it_was_on_the_lost_one(
+    world: RunnerWorld,
+) -> None:
+    released = asyncio.Event()
+
+    async def holds(generation_id: str) -> None:
+        if generation_id == "held":
+            await released.wait()
+
+    work = Work(holds)
+    async with world.running(work, max_workers=1) as (runner, _):
+        for generation_id in ("lost-1", "lost-2", "held", "waits"):
+            await world.request(generation_id)
+        # It has looked since the first ones were done: one is held, and one waits for it.
+        await eventually(lambda: work.begun[-1:] == ["held"] and runner.health.waiting == 1)
+        await jetstream_of(world.connection).delete_stream(world.stream)
+        await ensure_stream(world.connection, StreamDeclaration(world.stream, world.subjects))
+        released.set()
+        await world.request("new")
+        await eventually(lambda: "new" in work.done)
 
 
 async def test_an_event_that_cannot_be_read_is_settled_and_others_flow(

@@ -73,7 +73,6 @@ class RunnerHealth:
 
     problem: str | None = "not started"
     waiting: int = 0
-    settled_up_to: int = 0
 
 
 @dataclass(slots=True)
@@ -173,13 +172,13 @@ class Runner:
 
     async def _ensure_consumers(self, jetstream: JetStreamContext) -> None:
         """Create the durables, or bring an older one's settings up to date."""
-        # A durable that was deleted starts again where this process last saw it, or where the
-        # first request is that may not be done. One that is done is loaded and left alone.
+        # A durable that was deleted starts again where the first request is that may not be done;
+        # one that is done is loaded and left alone. Where this process last saw it says nothing:
+        # the stream may be another one by now, and end before that.
         try:
             existing = (await jetstream.consumer_info(self.settings.stream, DURABLE)).config
         except NotFoundError:
-            settled = self.health.settled_up_to
-            start_at: int | None = settled + 1 if settled else await self.begin_at()
+            start_at: int | None = await self.begin_at()
             deliver_from = DeliverPolicy.BY_START_SEQUENCE
         else:
             start_at, deliver_from = existing.opt_start_seq, existing.deliver_policy
@@ -267,7 +266,6 @@ class Runner:
     def _stalled(self, info: ConsumerInfo) -> bool:
         delivered = info.delivered.consumer_seq if info.delivered else 0
         self.health.waiting = info.num_pending or 0
-        self.health.settled_up_to = info.ack_floor.stream_seq if info.ack_floor else 0
         free = self.settings.max_workers - self.deliveries.running
         if delivered != self._delivered or not info.num_pending or free <= 0:
             self._delivered, self._delivered_at = delivered, monotonic()
