@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
 from shared.archive.errors import ArchiveDamaged, ArchiveForked
 from shared.archive.opening import archived_log
@@ -22,6 +21,7 @@ from shared.archive.segment import whole_records
 from shared.errors import TryLater
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
+from shared.printing import printer, table
 from shared.program import run, settings_of
 from shared.settings import LogSettings
 from velro.options import AsJson, use_environment
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from nats.aio.client import Client
+    from rich.console import Console
+    from rich.table import Table
 
     from shared.archive.archive import Archive
     from shared.archive.archived_log import ArchivedLog
@@ -124,7 +126,7 @@ async def _listed(*, as_json: bool) -> None:
         }
         typer.echo(json.dumps(told))
         return
-    console = Console()
+    console = printer()
     console.print(_table(entries))
     archived = entries[-1].last if entries else 0
     console.print(f"{len(entries)} segments, up to position {archived:,}, {_behind(archived, end)}")
@@ -139,22 +141,22 @@ def _behind(archived: int, end: int | None) -> str:
 
 
 def _table(entries: list[Entry]) -> Table:
-    table = Table("first", "last", "events", "packed", "unpacked", "stored until", "sha256")
+    shown = table("first", "last", "events", "packed", "unpacked", "stored until", "sha256")
     for entry in entries:
-        table.add_row(
+        shown.add_row(
             f"{entry.first:,}",
             f"{entry.last:,}",
             f"{entry.count:,}",
             decimal(entry.packed_bytes),
             decimal(entry.content_bytes),
-            f"{entry.last_stored_at:%Y-%m-%d %H:%M:%S}",
-            entry.content_sha256[:16],
+            f"{entry.last_stored_at:%Y-%m-%d %H:%M}",
+            entry.content_sha256[:8],
         )
-    return table
+    return shown
 
 
 async def _verified(*, against_log: bool) -> int:
-    console = Console()
+    console = printer()
     try:
         async with opened_archive() as archive:
             events = await _segments_verified(archive, console)
@@ -167,7 +169,7 @@ async def _verified(*, against_log: bool) -> int:
                             same = so_far.position
                 console.print(f"  the log has the same events up to position {same:,}")
     except (ArchiveDamaged, ArchiveForked) as error:
-        console.print(f"  [bold red]✗[/] {error}")
+        console.print(Text.assemble("  ", ("✗", "bold red"), f" {error}"))
         return EXIT_DAMAGED
     return 0
 
@@ -191,7 +193,7 @@ async def _segments_verified(archive: Archive, console: Console) -> int:
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
+from shared.printing import printer, table
 from shared.program import run
 from shared.settings import LogSettings, loaded
 from velro.options import AsJson, use_environment
@@ -55,7 +54,7 @@ async def _kept() -> AsyncGenerator[DeadLetters]:
 
 
 async def _list(*, as_json: bool) -> None:
-    console = Console()
+    console = printer()
     async with _kept() as letters:
         found = await letters.all()
     if as_json:
@@ -64,23 +63,23 @@ async def _list(*, as_json: bool) -> None:
     if not found:
         console.print("No dead letters.")
         return
-    table = Table("generation", "given up", "tries", "because")
+    shown = table("generation", "given up", "tries", "because", whole=("generation",))
     for letter in found:
         because = f"{letter.reason}: {letter.detail}"
-        table.add_row(
+        shown.add_row(
             letter.generation_id, f"{letter.at:%Y-%m-%d %H:%M:%S}", f"{letter.deliveries}", because
         )
-    console.print(table)
+    console.print(shown)
 
 
 async def _show(generation_id: str) -> None:
     async with _kept() as letters:
         letter = await letters.get(generation_id)
-    Console().print_json(letter.model_dump_json())
+    printer().print_json(letter.model_dump_json())
 
 
 async def _retry(generation_ids: Sequence[str]) -> None:
-    console = Console()
+    console = printer()
     async with _kept() as letters:
         for generation_id in generation_ids:
             await letters.retry(generation_id)

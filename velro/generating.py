@@ -7,9 +7,10 @@ import os
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from shared.printing import printer
 from shared.program import run
 from velro.client import Api, Generation
 from velro.options import use_environment
@@ -44,13 +45,13 @@ async def _generated(
     Raises:
         ApiAway, ApiRefused: with a sentence.
     """
-    console = Console()
+    console = printer()
     chosen = model or DEFAULT_MODELS.get(provider, "")
     url = os.environ.get("VELRO_API_URL") or DEFAULT_API_URL
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeElapsedColumn(),
         console=console,
     )
@@ -74,17 +75,19 @@ async def _generated(
     return 0 if all(found.status == "completed" for found in finished) else EXIT_FAILED
 
 
-def _described(found: Generation, api_url: str) -> str:
+def _described(found: Generation, api_url: str) -> Text:
     """The generation and, a line each, addresses that go on leading to its bytes."""
     if found.status != "completed":
         because = f": {found.error.code}, {found.error.detail}" if found.error else ""
-        return f"[red]{found.id} {found.status}[/]{because}"
+        return Text.assemble((f"{found.id} {found.status}", "red"), because)
     stored = sum(output.stored for output in found.outputs)
-    lines = [f"[bold]{found.id}[/] {found.status}, {stored} of {len(found.outputs)} stored"]
+    told = Text.assemble(
+        (found.id, "bold"), f" {found.status}, {stored} of {len(found.outputs)} stored"
+    )
     for output in found.outputs:
         until = f"  (the provider's link, until {output.expires_at:%Y-%m-%d %H:%M} UTC)"
-        lines.append(
-            f"  {api_url}/v1/generations/{found.id}/outputs/{output.index}"
+        told.append(
+            f"\n  {api_url}/v1/generations/{found.id}/outputs/{output.index}"
             + (until if not output.stored and output.expires_at else "")
         )
-    return "\n".join(lines)
+    return told

@@ -8,9 +8,10 @@ import sys
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from shared.printing import printer
 from velro.local import Local, NotRunning, running
 from velro.options import DIRECTORY, AsJson
 from velro.stack import interrupts
@@ -24,16 +25,16 @@ def up(
     detach: Annotated[bool, typer.Option(help="Return, and leave everything running.")] = False,
 ) -> None:
     """Start the servers and both services, and stay until Ctrl-C or `velro down`."""
-    console = Console()
+    console = printer()
     local = Local(_LOCAL, owned=not detach)
     interrupts.listen()
     with console.status("starting NATS, PostgreSQL, SeaweedFS, the sandbox and both services"):
         local.start()
     console.print(_table(local))
     if detach:
-        console.print("Everything runs on; stop it with [bold]velro down[/].")
+        console.print("Everything runs on; stop it with `velro down`.")
         return
-    console.print("Ctrl-C, or [bold]velro down[/] from elsewhere, stops everything.")
+    console.print("Ctrl-C, or `velro down` from elsewhere, stops everything.")
     try:
         while all(process.running for process in local.processes):
             interrupts.pause(0.5)
@@ -47,7 +48,7 @@ def up(
 
 def down() -> None:
     """Stop everything that `velro up` started. The data stays."""
-    console = Console()
+    console = printer()
     local = running(_LOCAL)
     with console.status("stopping the services, then what they stand on"):
         local.stop()
@@ -56,7 +57,7 @@ def down() -> None:
 
 def status(*, as_json: AsJson = False) -> None:
     """Show what runs, where, and how it does; ends with 1 where something does not."""
-    console = Console()
+    console = printer()
     try:
         local = running(_LOCAL)
     except NotRunning as error:
@@ -92,6 +93,6 @@ def _table(local: Local) -> Table:
     }
     table = Table("", "where", "process", caption=f"logs and data: {local.stack.directory}")
     for process in local.processes:
-        state = f"{process.pid}" if process.running else "[red]not running[/]"
+        state = f"{process.pid}" if process.running else Text("not running", "red")
         table.add_row(process.name, where[process.name], state)
     return table

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import asyncpg
 import psutil
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from shared.archive.opening import archived_log
 from shared.errors import in_words
 from shared.messaging.connection import connected
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.printing import printer
 from shared.program import run
 from shared.projection.batch import Decoding
 from shared.projection.parked import NotParked, ParkedEvent, ParkingPlace, Retried
@@ -34,7 +33,9 @@ if TYPE_CHECKING:
 EXIT_STILL_PARKED: Final = 1
 _AT_ONCE: Final = 500
 
-app = typer.Typer(no_args_is_help=True, help="Events that could not be applied: see, retry.")
+app = typer.Typer(
+    no_args_is_help=True, help="Events that could not be applied: see, retry, discard."
+)
 
 Which = Annotated[
     ReadModelName | None, typer.Option("--read-model", help="Only this one; else all there are.")
@@ -135,33 +136,34 @@ async def _list(names: Sequence[ReadModelName], *, limit: int, as_json: bool) ->
         async with _place(name) as place:
             parked[name] = await place.first_of_each(most=limit)
             discarded[name] = await place.discarded()
-    console = Console()
+    console = printer()
     if as_json:
         found = {"parked": _as_data(parked), "discarded": _as_data(discarded)}
         console.print_json(json.dumps(found, default=str))
         return
-    if any(parked.values()):
-        table = Table("read model", "generation", "position", "type", "since", "follow", "because")
-        for name, events in parked.items():
-            for event in events:
-                table.add_row(
-                    *(name, event.generation_id, f"{event.position}", event.event_type or "?"),
-                    *(f"{event.parked_at:%Y-%m-%d %H:%M:%S}", f"{event.following}", event.reason),
-                )
-        console.print(table)
-    else:
+    for name, events in parked.items():
+        for event in events:
+            waits = f"; {event.following:,} later ones wait behind it" if event.following else ""
+            console.print(f"{name}  {event.generation_id}  position {event.position}", style="bold")
+            console.print(
+                f"  {event.event_type or 'of no readable type'}, parked since "
+                f"{event.parked_at:%Y-%m-%d %H:%M:%S} UTC{waits}: {event.reason}",
+                soft_wrap=True,
+            )
+        if len(events) == limit:
+            console.print(f"of {name} no more than {limit} are shown: --limit shows more")
+    if not any(parked.values()):
         console.print("Nothing is parked.")
-    if any(discarded.values()):
-        table = Table(
-            "read model", "generation", "position", "type", "by", "why", title="discarded"
-        )
-        for name, events in discarded.items():
-            for event in events:
-                table.add_row(
-                    *(name, event.generation_id, f"{event.position}", event.event_type or "?"),
-                    *(event.discarded_by, event.why),
-                )
-        console.print(table)
+    for name, decisions in discarded.items():
+        for each in decisions:
+            console.print(
+                f"{name}  {each.generation_id}  position {each.position} is discarded",
+                style="bold",
+            )
+            console.print(
+                f"  {each.event_type or 'of no readable type'}, by {each.discarded_by}: {each.why}",
+                soft_wrap=True,
+            )
 
 
 async def _show(names: Sequence[ReadModelName], generation_id: str) -> None:
@@ -180,7 +182,7 @@ async def _show(names: Sequence[ReadModelName], generation_id: str) -> None:
             ]
     if not shown:
         raise _nothing_of(generation_id)
-    Console().print_json(json.dumps(shown, default=str))
+    printer().print_json(json.dumps(shown, default=str))
 
 
 async def _retry(names: Sequence[ReadModelName], generation_id: str | None) -> int:
@@ -226,7 +228,7 @@ async def _settle(
 
 
 async def _undo(names: Sequence[ReadModelName], generation_id: str) -> None:
-    console = Console()
+    console = printer()
     any_taken_back = False
     for name in names:
         async with _place(name) as place:
@@ -245,7 +247,7 @@ async def _undo(names: Sequence[ReadModelName], generation_id: str) -> None:
 
 def _told(name: ReadModelName, result: Retried, *, left_out: int = 0) -> int:
     """Say what became of it; `left_out` of what was settled has no effect, as was decided."""
-    console = Console()
+    console = printer()
     applied = f"{result.applied - left_out} event(s) of {result.generation_id} have their effect"
     console.print(f"{name}: {applied}" + (f", {left_out} is left out" if left_out else ""))
     if (still := result.still) is None:

@@ -208,7 +208,7 @@ async def _only(
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}{task.fields[rate]}"),
         TimeRemainingColumn(),

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
+from shared.printing import printer
 from shared.processes.cores import processes_worth_having
 from shared.program import run
 from velro.options import AsJson, duration, use_environment
@@ -73,7 +73,7 @@ def replay(
     generation_ids, user_id = _wanted(only or [])
     grace = duration(keep)
     use_environment()
-    console = Console()
+    console = printer()
     divided = processes or processes_worth_having()
     planning = partial(plans, names, processes=divided, from_archive=from_archive)
     if plan:

@@ -86,7 +86,7 @@ def show_whole(made: Sequence[Planned], console: Console) -> None:
         each = planned.plan
         begun = f" (an interrupted rebuild came to {each.begins_at:,})" if each.begins_at else ""
         source = "the archive, and what is not in it yet from " if planned.from_archive else ""
-        console.print(f"[bold]{each.read_model}[/]")
+        console.print(each.read_model, style="bold")
         console.print(
             f"  reads         {each.events:,} events, positions {each.begins_at + 1:,} to "
             f"{each.ends_at:,}{begun}, of about {each.aggregates:,} generations, from {source}"

@@ -8,18 +8,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.archive.restoring import compare, restore, write_down_what_left
 from shared.archive.trimmed import TrimmedIndex
 from shared.errors import Refused
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.printing import printer
 from shared.program import run
 from velro.archiving import OpenedLog, opened_archive, opened_log
 from velro.options import use_environment
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shared.archive.archive import Archive
     from shared.archive.manifest import Entry
 
@@ -74,7 +76,7 @@ def restore_command(
     event, so an interrupted restore goes on where it was; a stream that differs is left alone.
     """
     use_environment()
-    run(_restored(Console(), dry_run=dry_run))
+    run(_restored(printer(), dry_run=dry_run))
 
 
 async def _restored(console: Console, *, dry_run: bool) -> None:
@@ -183,7 +185,7 @@ async def _brought_back(plan: Plan, opened: OpenedLog, archive: Archive, console
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
         TimeRemainingColumn(),

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
-from rich.console import Console
-from rich.table import Table
 
 from generation_svc.domain.decide import UnknownGeneration
 from generation_svc.read_model.looking_back import (
@@ -17,6 +15,7 @@ from generation_svc.read_model.looking_back import (
     Moment,
     NoMoment,
     changes,
+    fields_of,
     folded,
     history,
     moment,
@@ -24,6 +23,7 @@ from generation_svc.read_model.looking_back import (
     until,
     view_of,
 )
+from shared.printing import printer, table
 from shared.program import run
 from velro.archiving import opened_log
 from velro.options import AsJson, use_environment
@@ -71,18 +71,13 @@ async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
     if row is None:
         then = f" at {at}; it began at position {events[0].position}" if events else ""
         raise UnknownGeneration(f"the log has no generation {generation_id}{then}")
-    told: dict[str, Any] = to_jsonable_python(view_of(generation_id, row))
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(to_jsonable_python(view_of(generation_id, row))))
         return
-    table = Table(show_header=False)
-    for name, value in told.items():
-        if name != "outputs":
-            table.add_row(name, _text(value))
-    for index, output in enumerate(told["outputs"]):
-        for name, value in output.items():
-            table.add_row(f"outputs.{index}.{name}", _text(value))
-    Console().print(table)
+    shown = table("", "", header=False)
+    for name, value in fields_of(generation_id, row).items():
+        shown.add_row(name, _text(value))
+    printer().print(shown)
 
 
 async def _differences(generation_id: str, begin: str, end: str | None, *, as_json: bool) -> None:
@@ -102,16 +97,15 @@ async def _differences(generation_id: str, begin: str, end: str | None, *, as_js
     if as_json:
         typer.echo(json.dumps([_as_data(change) for change in found]))
         return
-    console = Console()
+    console = printer()
     for change in found:
         envelope = change.event.envelope
         console.print(
-            f"[bold]{change.event.position:,}[/]  {envelope.time:%Y-%m-%d %H:%M:%S.%f}  "
-            f"[bold]{envelope.type}[/]"
+            f"{change.event.position:,}  {envelope.time:%Y-%m-%d %H:%M:%S.%f}  {envelope.type}",
+            style="bold",
         )
         for name, (old, new) in change.fields.items():
-            console.print(f"    {name}: ", end="")
-            console.print(f"{_text(old)} -> {_text(new)}", markup=False, highlight=False)
+            console.print(f"    {name}: {_text(old)} -> {_text(new)}", soft_wrap=True)
     if not found:
         console.print("nothing happened to it between the two")
 

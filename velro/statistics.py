@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from generation_svc.read_model import model as generation_model
 from generation_svc.read_model.queries import GenerationQueries
 from generation_svc.settings import GenerationSettings
 from shared.postgres.connecting import open_pool
+from shared.printing import printer
 from shared.program import run, settings_of
 from shared.projection.tables import QUERIES
 from storage_svc.adapters.postgres_report import PostgresReport
@@ -56,7 +57,7 @@ async def _show(since: timedelta, *, as_json: bool) -> None:
                 generation_model.NAME: await QUERIES.value(one, "parked_count"),
                 storage_model.NAME: await QUERIES.value(other, "parked_count"),
             }
-    console = Console()
+    console = printer()
     if as_json:
         console.print_json(json.dumps(_as_data(counted, summary) | {"parked": parked}, default=str))
     else:
@@ -98,14 +99,16 @@ def _table(stats: Stats, summary: BacklogSummary, parked: dict[str, int], now: d
     table.add_row("oldest not stored", _ago(waiting.oldest_completed_at, now))
     table.add_section()
     table.add_row("outputs stored later", f"{summary.stored:,} ({summary.stored_bytes:,} bytes)")
-    lost = f"[bold red]{summary.lost:,}[/]" if summary.lost else "0"
-    table.add_row("outputs lost", lost)
+    table.add_row("outputs lost", _alarming(summary.lost))
+    table.add_row("outputs in quarantine", f"{summary.quarantined:,}")
     table.add_section()
     for read_model, events in parked.items():
-        shown = f"[bold red]{events:,}[/]" if events else "0"
-        table.add_row(f"events parked, {read_model}", shown)
-    table.add_row("  in quarantine", f"{summary.quarantined:,}")
+        table.add_row(f"events parked, {read_model}", _alarming(events))
     return table
+
+
+def _alarming(count: int) -> Text:
+    return Text(f"{count:,}", "bold red" if count else "")
 
 
 def _percent(rate: float | None) -> str:

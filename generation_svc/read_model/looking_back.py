@@ -146,7 +146,7 @@ def changes(events: Sequence[Recorded], begin: Moment, end: Moment) -> list[Chan
         if event.position in seen:
             continue
         after = evolve(row, event)
-        old, new = _flat(row), _flat(after)
+        old, new = _changing(event, row), _changing(event, after)
         fields = {
             name: (old.get(name), new.get(name))
             for name in sorted(old.keys() | new.keys())
@@ -157,17 +157,20 @@ def changes(events: Sequence[Recorded], begin: Moment, end: Moment) -> list[Chan
     return found
 
 
-def _flat(row: GenerationRow | None) -> dict[str, Any]:
-    """A row's fields by name, those of outputs by index too; what every event changes left out."""
+def fields_of(generation_id: str, row: GenerationRow) -> dict[str, Any]:
+    """What a reader sees of a row, by field, as JSON has it; those of outputs by index too."""
+    told = to_jsonable_python(view_of(generation_id, row))
+    outputs = told.pop("outputs")
+    return told | {
+        f"outputs.{index}.{field}": each
+        for index, output in enumerate(outputs)
+        for field, each in output.items()
+    }
+
+
+def _changing(event: Recorded, row: GenerationRow | None) -> dict[str, Any]:
+    """A row's fields, without those that every event changes."""
     if row is None:
         return {}
-    told = to_jsonable_python(row._asdict() | {"storage_state": row.storage_state})
-    left_out = {"position", "updated_at"}
-    flat: dict[str, Any] = {}
-    for name, value in told.items():
-        if name == "outputs":
-            for index, output in enumerate(value):
-                flat |= {f"outputs.{index}.{field}": each for field, each in output.items()}
-        elif name not in left_out:
-            flat[name] = value
-    return flat
+    told = fields_of(event.envelope.subject, row)
+    return {name: value for name, value in told.items() if name not in {"position", "updated_at"}}

@@ -92,12 +92,18 @@ def print_backlog(
 ) -> None:
     """The backlog in one line, then an output a line."""
     console.print(
-        f"[bold]{summary.pending}[/] pending ([red]{summary.at_risk}[/] at risk, "
-        f"{summary.overdue} past their death, {summary.running} being copied), "
-        f"[yellow]{summary.awaiting_link}[/] waiting for a new link, "
-        f"[green]{summary.stored}[/] stored ({decimal(summary.stored_bytes)}), "
-        f"[red]{summary.lost}[/] lost{_of_these(summary)}; "
-        f"a slow copy takes {summary.p95_copy_s:.1f} s"
+        Text.assemble(
+            (f"{summary.pending}", "bold"),
+            " pending (",
+            (f"{summary.at_risk}", "red"),
+            f" at risk, {summary.overdue} past their death, {summary.running} being copied), ",
+            (f"{summary.awaiting_link}", "yellow"),
+            " waiting for a new link, ",
+            (f"{summary.stored}", "green"),
+            f" stored ({decimal(summary.stored_bytes)}), ",
+            (f"{summary.lost}", "red"),
+            f" lost{_of_these(summary)}; a slow copy takes {summary.p95_copy_s:.1f} s",
+        )
     )
     if summary.reasons:
         console.print(

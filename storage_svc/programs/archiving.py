@@ -6,8 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from shared.printing import printer
 from shared.program import on_signals
 from storage_svc.composition import archiver_of
 
@@ -25,7 +24,7 @@ async def archive_once(
     Raises:
         VelroError: it could not be, and why.
     """
-    console = Console()
+    console = printer()
     events = 0
     async with archiver_of(settings, bucket, archive) as archiver:
         end = await archiver.log.last_position()

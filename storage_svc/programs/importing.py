@@ -7,9 +7,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from shared.printing import printer
 from shared.program import on_signals
 from storage_svc.adapters.import_sources import rows_of_file, rows_of_postgres
 from storage_svc.adapters.terminal import print_json
@@ -20,6 +20,8 @@ from storage_svc.composition import log_of, now
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from rich.console import Console
 
     from shared.settings import LogSettings
     from storage_svc.adapters.import_sources import Source
@@ -68,8 +70,8 @@ async def import_rows(
         SourceUnreadable, SourceAway: the rows cannot be read.
         TryLater: the log does not answer; a repeat goes on where this ended.
     """
-    console = Console()
-    watched = Console(stderr=True) if as_json else console
+    console = printer()
+    watched = printer(stderr=True) if as_json else console
     importer = Importer(wishes, now=now())
     async with _source(given) as rows:
         with watched.status("reading every row"):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from shared.printing import printer
 from storage_svc.adapters import terminal
 from storage_svc.composition import Service, now
 from storage_svc.domain.policies import AT_RISK_FACTOR
@@ -26,7 +25,7 @@ async def backlog(
     as_json: bool,
 ) -> None:
     """Show the backlog as the read model has it."""
-    console = Console()
+    console = printer()
     async with Service.assembled(settings) as service:
         summary = await service.report.summary(now())
         before = now() + timedelta(seconds=AT_RISK_FACTOR * summary.p95_copy_s) if at_risk else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-
+from shared.printing import printer
 from shared.program import on_signals
 from storage_svc.adapters import terminal
 from storage_svc.application.migrate import BatchSummary, Migration
@@ -27,7 +26,7 @@ async def migrate(
     as_json: bool,
 ) -> int:
     """Work off the backlog beside a running service, or without one; the exit code."""
-    console = Console()
+    console = printer()
     async with (
         Service.assembled(settings) as service,
         service.storing(copying) as store,
@@ -61,5 +60,5 @@ async def retry(settings: StorageSettings, copying: CopySettings, generation_id:
     """Copy one generation's outputs now; the exit code."""
     async with Service.assembled(settings) as service, service.storing(copying) as store:
         outcomes = await service.retrying(store)(generation_id)
-    terminal.print_outcomes(Console(), outcomes)
+    terminal.print_outcomes(printer(), outcomes)
     return EXIT_LOST if any(isinstance(outcome, LostNow) for _, outcome in outcomes) else 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from shared.printing import printer
 from storage_svc.adapters import terminal
 from storage_svc.application import judge_quarantined
 from storage_svc.application.store_output import LostNow
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 async def show(settings: StorageSettings, *, limit: int, as_json: bool) -> None:
     """Show what is in quarantine, as the read model has it."""
-    console = Console()
+    console = printer()
     async with Service.assembled(settings) as service:
         outputs = await service.report.quarantined(max_rows=limit)
     if as_json:
@@ -35,7 +34,7 @@ async def release(
         released = await judge_quarantined.release(
             service.recorder, service.retrying(store), generation_id, index
         )
-    terminal.print_released(Console(), released)
+    terminal.print_released(printer(), released)
     lost = any(isinstance(each.outcome, LostNow) for each in released)
     return EXIT_LOST if lost else 0
 
@@ -47,4 +46,4 @@ async def reject(
     async with Service.assembled(settings) as service:
         indexes = await judge_quarantined.reject(service.recorder, generation_id, why, index)
     for each in indexes:
-        Console().print(f"{generation_id} output {each}: rejected for good")
+        printer().print(f"{generation_id} output {each}: rejected for good")

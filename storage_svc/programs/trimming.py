@@ -6,14 +6,16 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.errors import Refused
+from shared.printing import printer
 from storage_svc.adapters.terminal import print_json
 from storage_svc.composition import trimmer_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shared.archive.settings import ArchiveSettings
     from shared.object_store.settings import S3Settings
     from storage_svc.application.trimming import Cut
@@ -46,7 +48,7 @@ async def trim(
             "say for how long a generation must be settled: with --days, or in "
             "VELRO_ARCHIVE_TRIM_AFTER_DAYS"
         )
-    console = Console(quiet=as_json)
+    console = printer(quiet=as_json)
     events = generations = last = 0
     stays: str | None = None
     async with trimmer_of(settings, bucket, archive, after=timedelta(days=days)) as trimmer:
@@ -81,7 +83,7 @@ async def trim(
             "last_position": last or None,
             "stays_because": stays,
         }
-        print_json(Console(), told)
+        print_json(printer(), told)
         return
     console.print(
         f"{events:,} events of {generations:,} generations "

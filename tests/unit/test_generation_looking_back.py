@@ -9,6 +9,7 @@ import pytest
 from generation_svc.read_model.looking_back import (
     NoMoment,
     changes,
+    fields_of,
     folded,
     moment,
     until,
@@ -88,6 +89,7 @@ def test_each_event_is_listed_with_the_fields_that_it_changed() -> None:
         "outputs.1.failure_reason",
         "storage_failed_at",
     }
+    assert finished["storage_retry_needed"] == (False, True)
     assert put["storage_state"] == ("temporary", "partial")
     assert put["outputs.0.stored"][0] is None
     assert put["outputs.0.stored"][1]["key"] == stored(0).key
@@ -100,6 +102,14 @@ def test_nothing_changed_between_a_moment_and_itself() -> None:
 
 def test_from_before_the_beginning_every_event_counts() -> None:
     assert len(changes(HISTORY, 0, NOON + timedelta(hours=1))) == len(HISTORY)
+
+
+def test_fields_have_the_names_that_they_have_where_a_generation_is_shown() -> None:
+    asked, *_ = changes(HISTORY, 0, 10)
+    assert asked.fields["input"] == (None, REQUESTED.input)
+    row = folded(HISTORY[:1])
+    assert row is not None
+    assert asked.fields.keys() <= fields_of("g", row).keys()
 
 
 @pytest.mark.parametrize(

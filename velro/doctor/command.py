@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from generation_svc.settings import GenerationSettings
 from shared.archive.settings import ArchiveSettings
 from shared.object_store.settings import S3Settings
+from shared.printing import printer, table
 from shared.program import run
 from shared.settings import BadSettings, LogSettings, loaded
 from storage_svc.settings import StorageSettings
@@ -49,7 +49,7 @@ def doctor(
     level = worst(findings)
     if as_json:
         told = {"level": level, "findings": [dataclasses.asdict(finding) for finding in findings]}
-        Console().print_json(json.dumps(told))
+        printer().print_json(json.dumps(told))
     else:
         _show(findings)
     raise typer.Exit(EXIT_RED if level is Level.RED else 0)
@@ -129,11 +129,11 @@ def _retrying() -> Retrying:
 
 
 def _show(findings: Sequence[Finding]) -> None:
-    console = Console()
-    table = Table("", "check", "found", "what to do")
+    console = printer()
+    shown = table("", "check", "found", "what to do")
     for finding in findings:
-        level = f"[{finding.level}]{finding.level}[/]"
-        table.add_row(level, finding.check, finding.found, finding.advice)
-    console.print(table)
+        level = Text(finding.level, finding.level)  # they are named after colours
+        shown.add_row(level, finding.check, finding.found, finding.advice)
+    console.print(shown)
     counts = {level: sum(f.level is level for f in findings) for level in Level}
     console.print(", ".join(f"{count} {level}" for level, count in counts.items() if count))

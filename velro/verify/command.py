@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from shared.archive.settings import ArchiveSettings
 from shared.media.settings import MediaSettings
 from shared.object_store.probe import PREFIX as PROBE_PREFIX
 from shared.object_store.settings import S3Settings
+from shared.printing import printer
 from shared.program import run, settings_of
 from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName, read_model_of
@@ -27,6 +28,8 @@ from velro.verify.verifying import Places, Wanted, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    from rich.console import Console
 
     from velro.verify.findings import Finding
     from velro.verify.progress import Progress
@@ -101,7 +104,7 @@ async def _verify_and_show(wanted: Wanted, *, mend: bool, yes: bool, as_json: bo
     Raises:
         TryLater, LogMismatch, SchemaOutdated: as `verify`.
     """
-    console, aside = Console(), Console(stderr=True)
+    console, aside = printer(), printer(stderr=True)
     where = places()
     with _shown(aside) as tell:
         report = await verify(where, wanted, tell=tell)
@@ -130,7 +133,7 @@ def _shown(console: Console) -> Generator[Callable[[Progress], None]]:
     """One line a thing that is counted, on stderr: what is printed is the result."""
     bars = Bars(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TextColumn("{task.completed:,.0f}{task.fields[of]}"),
         TimeElapsedColumn(),
         console=console,
@@ -152,18 +155,20 @@ def _print(console: Console, report: Report) -> None:
     for finding in report.findings[:_SHOWN]:
         where = [finding.read_model or "", finding.generation_id or "", finding.key or ""]
         console.print(
-            f"[red]{finding.kind}[/] {' '.join(part for part in where if part)}: ",
-            end="",
-            highlight=False,
+            Text.assemble(
+                (finding.kind, "red"),
+                f" {' '.join(part for part in where if part)}: {finding.detail}",
+            ),
             soft_wrap=True,
         )
-        console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)
     if (left := report.counts.total() - _SHOWN) > 0:
         console.print(f"and {left:,} more: --json names them")
     for each in report.unreadable:
         console.print(
-            f"[yellow]not read[/] bucket {each.bucket}, in which {each.outputs:,} outputs should "
-            f"be: {each.why}",
+            Text.assemble(
+                ("not read", "yellow"),
+                f" bucket {each.bucket}, in which {each.outputs:,} outputs should be: {each.why}",
+            ),
             soft_wrap=True,
         )
     for kind, count in sorted(report.counts.items()):
@@ -181,11 +186,10 @@ def _print(console: Console, report: Report) -> None:
         highlight=False,
     )
     if not report.exit_code:
-        console.print("[green]log, read models and bucket agree[/]")
+        console.print("log, read models and bucket agree", style="green")
 
 
 def _print_repair(console: Console, repair: Repair) -> None:
     which = repair.finding.key or f"{repair.finding.read_model} {repair.finding.generation_id}"
-    mark = "[green]mended[/]" if repair.done else "[yellow]not mended[/]"
-    console.print(f"{mark} ", end="")
-    console.print(f"{which}: {repair.said}", markup=False, highlight=False, soft_wrap=True)
+    mark = ("mended", "green") if repair.done else ("not mended", "yellow")
+    console.print(Text.assemble(mark, f" {which}: {repair.said}"), soft_wrap=True)
