@@ -38,7 +38,8 @@ def replay(
     accept_differences: Annotated[
         bool,
         typer.Option(
-            "--accept-differences", help="Switch though the rows are not those that serve."
+            "--accept-differences",
+            help="Switch though other rows serve, or rows of another log.",
         ),
     ] = False,
     from_archive: Annotated[

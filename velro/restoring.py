@@ -13,7 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from shared.archive.restoring import compare, restore, write_down_what_left
 from shared.archive.trimmed import TrimmedIndex
 from shared.errors import Refused
-from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, NoAnswer
+from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream, stream_state
+from shared.event_log.port import LogUnavailable
 from shared.printing import printer
 from shared.program import run
 from velro.archiving import OpenedLog, opened_archive, opened_log
@@ -84,6 +86,9 @@ async def _restored(console: Console, *, dry_run: bool) -> None:
         head = await archive.head()
         if head is None:
             raise NothingArchived(f"there is no archive under {archive.root}/ in the bucket")
+        if dry_run and not await _is_there(opened):
+            _tell(Plan(head, first=1, present=0, through=0), opened, console)
+            return
         await ensure_stream(opened.connection, StreamDeclaration.of(opened.settings))
         index = TrimmedIndex(opened.connection, opened.settings.subjects, opened.settings.stream)
         first, end = await opened.log.first_position(), await opened.log.last_position()
@@ -97,6 +102,19 @@ async def _restored(console: Console, *, dry_run: bool) -> None:
             await _written_down(plan, opened, index, archive, console)
         if plan.missing:
             await _brought_back(plan, opened, archive, console)
+
+
+async def _is_there(opened: OpenedLog) -> bool:
+    stream = opened.settings.stream
+    try:
+        await stream_state(opened.connection, stream, timeout_s=5.0)
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return False
+        raise LogUnavailable(f"stream {stream}: {error}") from error
+    except NoAnswer as error:
+        raise LogUnavailable(f"stream {stream}: {error}") from error
+    return True
 
 
 def _see_that_it_can_be(first: int, end: int, known: int, stream: str) -> None:
@@ -180,7 +198,9 @@ async def _brought_back(plan: Plan, opened: OpenedLog, archive: Archive, console
         f"  {plan.missing:,} events are back at their positions, in {monotonic() - began:.1f} s, "
         "and every one is the archived one, by its hash"
     )
-    console.print("  now start the services; rows that are missing: velro replay --all")
+    console.print(
+        "  now start the services, and see with velro doctor that the read models are of this log"
+    )
 
 
 def _bar(console: Console) -> Progress:

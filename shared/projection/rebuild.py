@@ -203,6 +203,9 @@ class _Building:
 
     async def build(self, *, accept_differences: bool, grace: timedelta) -> Rebuilt:
         await sweep(self.connection, self.schemas)
+        serving = await serving_of(self.connection, self.schemas, self.model, self.log)
+        if isinstance(serving, LogMismatch) and not accept_differences:
+            raise _of_another_log(self.model.name, serving)
         checkpoint = await begin_or_go_on(self.connection, self.schemas, self.model, self.log)
         self.began_at = checkpoint.position
         self.end = await self.log.last_position()
@@ -293,6 +296,14 @@ class _Building:
         table = f'"{self.schemas.serving}".projection_checkpoint'
         position: int = await self.connection.fetchval(f"select position from {table}")  # noqa: S608 - our own name
         return position
+
+
+def _of_another_log(model_name: str, why: LogMismatch) -> RebuildDiffers:
+    return RebuildDiffers(
+        f"read model {model_name}: {why}. A rebuild from this log would take away what only the "
+        "other one told, so nothing was built. If the log was lost, bring it back (velro restore); "
+        f"if this one is right, go on with: velro replay {model_name} --accept-differences"
+    )
 
 
 def _judge(comparison: Comparison | None, model_name: str, *, accept_differences: bool) -> None:

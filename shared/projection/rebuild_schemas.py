@@ -194,7 +194,7 @@ async def serving_of(
     try:
         await recognise(log, checkpoint)
     except LogMismatch as mismatch:
-        _log.warning("what_serves_is_of_another_log", read_model=model.name, reason=str(mismatch))
+        _log.info("what_serves_is_of_another_log", read_model=model.name, reason=str(mismatch))
         return mismatch
     same_version = found is not None and found["schema_fingerprint"] == schema_fingerprint(model)
     return Serving(checkpoint.position, same_version)

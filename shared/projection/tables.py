@@ -111,7 +111,7 @@ async def recognise(log: EventLog, checkpoint: Checkpoint) -> None:
     if last < position:
         raise LogMismatch(
             f"the log ends at position {last}, and the read model holds events up to {position}: "
-            "the log was truncated or made anew. Restore it, or rebuild with velro replay"
+            "the log was truncated or made anew. Restore it, or accept this one: see velro doctor"
         )
     records = log.read(after=position - 1, until=position)
     try:
@@ -121,7 +121,8 @@ async def recognise(log: EventLog, checkpoint: Checkpoint) -> None:
     if event_fingerprint(batch[0].data) != checkpoint.event_fingerprint:
         raise LogMismatch(
             f"the log's event at position {position} ({batch[0].subject}) is not the one that was "
-            "projected: this is another log. Restore the right one, or rebuild with velro replay"
+            "projected: this is another log. Restore the right one, or accept this one: see velro "
+            "doctor"
         )
 
 

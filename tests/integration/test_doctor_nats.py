@@ -102,9 +102,11 @@ async def test_a_stream_that_forgets_is_red(settings: LogSettings) -> None:
 
 
 async def test_without_a_stream_it_says_that_the_log_may_be_gone(settings: LogSettings) -> None:
-    found = (await looked_at(settings))["stream"]
-    assert found.level is Level.RED
-    assert "restore" in found.advice
+    found = await looked_at(settings)
+    assert found["stream"].level is Level.RED
+    assert "restore" in found["stream"].advice
+    assert found["space"].level is Level.RED
+    assert "see `nats: stream`" in found["space"].advice
 
 
 async def test_fewer_replicas_than_were_asked_for_are_red(settings: LogSettings) -> None:

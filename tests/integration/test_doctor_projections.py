@@ -102,6 +102,7 @@ async def test_another_log_is_red_with_what_to_do(here: World, nats_url: str) ->
     async with projector.running():
         await here.reached(await here.say("g1", REQUESTED, STARTED))
         await jetstream_of(here.nats).delete_stream(here.stream)
+        gone = (await looked_at(here, nats_url))["lag"]
         await ensure_stream(here.nats, StreamDeclaration(name=here.stream, subjects=here.subjects))
         await until_state(projector, ProjectorState.REFUSING)
         shorter = (await looked_at(here, nats_url))["log"]
@@ -111,6 +112,8 @@ async def test_another_log_is_red_with_what_to_do(here: World, nats_url: str) ->
     assert "ends at position 0" in shorter.found
     assert "another log" in other.found
     assert "restore" in shorter.advice
+    assert gone.level is Level.RED
+    assert "replay" not in gone.advice  # it would make empty tables
 
 
 class NewerModel(GenerationModel):

@@ -11,7 +11,7 @@ from generation_svc.read_model.model import NAME
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.messaging.jetstream import jetstream_of
 from shared.projection.applying import Poison
-from shared.projection.errors import AnotherIsActive, PoisonedEvent
+from shared.projection.errors import AnotherIsActive, PoisonedEvent, RebuildDiffers
 from shared.projection.rebuild import Progress, Rebuilt, replay
 from shared.projection.runner import Projector, ProjectorState
 from tests.generation_events import (
@@ -201,7 +201,7 @@ async def test_tables_of_an_older_version_are_replaced_while_the_new_service_wai
     assert "newer" in rows["g1"]
 
 
-async def test_tables_of_a_log_that_is_gone_are_replaced_by_those_of_the_one_there_is(
+async def test_tables_of_a_log_that_is_gone_are_replaced_once_somebody_says_so(
     here: World,
 ) -> None:
     async with here.projector().running():
@@ -212,7 +212,10 @@ async def test_tables_of_a_log_that_is_gone_are_replaced_by_those_of_the_one_the
     projector = here.projector()
     async with projector.running():
         await until_state(projector, ProjectorState.REFUSING)
-        assert (await replayed(here)).position == end
+        with pytest.raises(RebuildDiffers, match="--accept-differences"):
+            await replayed(here)
+        assert set(await here.rows()) == {"g1", "g2"}
+        assert (await replayed(here, accept_differences=True)).position == end
         await until_state(projector, ProjectorState.PROJECTING)
         await here.reached(await some_history(here, "g4"))
     assert set(await here.rows()) == {"g3", "g4"}

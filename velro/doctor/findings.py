@@ -12,7 +12,8 @@ import httpx
 from nats.errors import Error as NatsError
 
 from shared.errors import VelroError
-from shared.event_log.jetstream_api import ApiError, NoAnswer
+from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, NoAnswer
+from shared.event_log.port import LogUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -110,7 +111,8 @@ class Part(Generic[Opened]):
                     )
                 )
         except _FAILURES as error:
-            return [Finding(self.name, Level.RED, f"no answer: {_sentence(error)}", self.advice)]
+            advice = _advice(error, self.advice)
+            return [Finding(self.name, Level.RED, f"no answer: {_sentence(error)}", advice)]
 
     async def _checked(
         self,
@@ -126,7 +128,7 @@ class Part(Generic[Opened]):
         except TimeoutError:
             return Finding(full, Level.RED, f"no answer within {deadline_s:g} s", self.advice)
         except _FAILURES as error:
-            return Finding(full, Level.RED, _sentence(error), self.advice)
+            return Finding(full, Level.RED, _sentence(error), _advice(error, self.advice))
         return Finding(full, verdict.level, verdict.found, verdict.advice)
 
 
@@ -140,6 +142,14 @@ def worst(findings: Sequence[Finding]) -> Level:
     """The level of the whole."""
     levels = {finding.level for finding in findings}
     return next((level for level in (Level.RED, Level.YELLOW) if level in levels), Level.GREEN)
+
+
+def _advice(error: BaseException, otherwise: str) -> str:
+    """What to do; without a stream there is one thing alone, and a replay would make it worse."""
+    cause = error.__cause__ if isinstance(error, LogUnavailable) else error
+    if isinstance(cause, ApiError) and cause.err_code == STREAM_NOT_FOUND:
+        return "nothing here, before there is a stream again: see `nats: stream`"
+    return otherwise
 
 
 def _sentence(error: BaseException) -> str:

@@ -88,7 +88,7 @@ async def _log(projection: Projection) -> Verdict:
             f"{error}",
             "the services do nothing on it. If the log was lost, bring it back with `velro "
             "restore`; if this one is right, accept it with "
-            f"`velro replay {projection.model.name}`",
+            f"`velro replay {projection.model.name} --accept-differences`",
         )
     return green(f"the event at position {checkpoint.position} is the one that was projected")
 
