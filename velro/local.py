@@ -94,14 +94,37 @@ class Local:
         """
         self.stack.start()
         try:
-            services = (self.sandbox, self.generation, self.storage)
-            for service in services:
-                service.spawn()
-            for service in services:
+            self._spawn()
+            for service in self._services:
                 service.wait_until_ready()
         except BaseException:
             self.stop()
             raise
+
+    def start_for_a_person(self) -> list[ManagedProcess]:
+        """Start everything; the services that run and refuse work, as on another log, are told.
+
+        They are left running: what mends it, `velro restore` for one, needs the servers.
+
+        Raises:
+            AlreadyRunning: some of it runs already.
+            ProcessFailed: which ended, why, and the end of its log; nothing is left.
+        """
+        self.stack.start()
+        try:
+            self._spawn()
+            return [service for service in self._services if not service.becomes_ready()]
+        except BaseException:
+            self.stop()
+            raise
+
+    def _spawn(self) -> None:
+        for service in self._services:
+            service.spawn()
+
+    @property
+    def _services(self) -> tuple[ManagedProcess, ...]:
+        return (self.sandbox, self.generation, self.storage)
 
     def stop(self) -> None:
         """Stop everything, the services before what they stand on."""

@@ -24,15 +24,26 @@ def up(
     *,
     detach: Annotated[bool, typer.Option(help="Return, and leave everything running.")] = False,
 ) -> None:
-    """Start the servers and both services, and stay until Ctrl-C or `velro down`."""
+    """Start the servers and both services, and stay until Ctrl-C or `velro down`.
+
+    Ends with 1 where one was left running that is not ready.
+    """
     console = printer()
     local = Local(_LOCAL, owned=not detach)
     interrupts.listen()
     with console.status("starting NATS, PostgreSQL, SeaweedFS, the sandbox and both services"):
-        local.start()
+        unready = local.start_for_a_person()
     console.print(_table(local))
+    for process in unready:
+        console.print(
+            f"{process.name} runs and is not ready: `velro doctor` says what is wrong and what to "
+            f"do, {process.log_path} what it said",
+            style="yellow",
+        )
     if detach:
         console.print("Everything runs on; stop it with `velro down`.")
+        if unready:
+            raise typer.Exit(EXIT_NOT_ALL_RUNNING)
         return
     console.print("Ctrl-C, or `velro down` from elsewhere, stops everything.")
     try:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from generation_svc.domain.decide import UnknownGeneration
 from shared.archive.opening import archived_log
 from shared.event_log.jetstream_api import ApiError, NoAnswer
 from shared.event_log.jetstream_stream import stream_state
 from shared.event_log.port import LogUnavailable
 from shared.messaging.connection import connected
+from shared.projection.applying import Poison
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import Rebuilt, replay
 from shared.projection.rebuild_only import RebuiltOnly, generations_of, rebuild_only
@@ -61,6 +63,7 @@ async def replay_with_bars(
     from_archive: bool,
     accept_differences: bool = False,
     grace: timedelta = GRACE,
+    poison: Poison = Poison.STOP,
     processes: int = 1,
 ) -> list[Rebuilt]:
     """Rebuild read models, all at once, beside the services that use them.
@@ -69,7 +72,7 @@ async def replay_with_bars(
     divided among so many processes, where it is worth that.
 
     Raises:
-        PoisonedEvent: an event cannot be applied; everything is as it was.
+        PoisonedEvent: with `Poison.STOP`, an event cannot be applied; everything is as it was.
         RebuildDiffers: the rows are not those that serve, and nobody said that this is meant.
         TryLater: the log, or another rebuild, is in the way.
     """
@@ -90,6 +93,7 @@ async def replay_with_bars(
                 place.model,
                 Decoding(place.settings.subjects),
                 on_progress=show,
+                poison=poison,
                 accept_differences=accept_differences,
                 grace=grace,
                 processes=processes,
@@ -115,11 +119,14 @@ def _tell(console: Console, name: ReadModelName, rebuilt: Rebuilt) -> None:
     console.print(
         f"  {name} is rebuilt up to position {rebuilt.position:,}, in {rebuilt.took_s:.1f} s{begun}"
     )
+    if rebuilt.parked:
+        console.print(f"  {rebuilt.parked:,} events could not be applied: velro parked list")
     if rebuilt.comparison is None:
         return
     console.print(f"  compared with what served, both at position {rebuilt.comparison.position:,}:")
     for table in rebuilt.comparison.tables:
         console.print(f"    {table}")
+    console.print(f"  it serves now, and what served is kept: velro replay {name} --undo")
 
 
 async def undo_with_bar(name: ReadModelName, console: Console, *, grace: timedelta) -> None:
@@ -159,9 +166,11 @@ async def only_with_bar(
     """Make the rows of single generations anew, in the tables that serve.
 
     Raises:
+        UnknownGeneration: the log knows nothing of one, or nothing of the user.
         PoisonedEvent: an event cannot be applied.
         Refused, TryLater: with a sentence.
     """
+    unknown: set[str] = set()
     for name in names:
         place = read_model_of(name)
         async with log_of(place.settings) as log:
@@ -169,6 +178,11 @@ async def only_with_bar(
         console.print(
             f"  {name}: {done.generations:,} generations made anew at position "
             f"{done.position:,}, {done.rows:,} of them have rows"
+        )
+        unknown.update(done.unknown)
+    if unknown:
+        raise UnknownGeneration(
+            f"the log has no event of {', '.join(sorted(unknown))}; rows of it, if any, are gone"
         )
 
 
@@ -183,7 +197,7 @@ async def _only(
     with progress:
         wanted = set(generation_ids)
         if user_id is not None:
-            looking = _bar(progress, f"looking for generations of {user_id}", "events")
+            looking = _bar(progress, f"looking for generations of {user_id}", "")
             wanted.update(
                 await generations_of(
                     place.dsn,
@@ -191,9 +205,11 @@ async def _only(
                     place.model,
                     decoding,
                     user_id,
-                    on_progress=lambda done, total: looking(done, total, done),
+                    on_progress=lambda done, total: looking(done, total, 0),
                 )
             )
+            if not wanted:
+                raise UnknownGeneration(f"neither log nor tables have a generation of {user_id}")
         bar = _bar(progress, f"replaying {len(wanted):,} of {place.model.name}", "")
         return await rebuild_only(
             place.dsn,

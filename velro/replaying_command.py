@@ -10,6 +10,7 @@ import typer
 from shared.printing import printer
 from shared.processes.cores import processes_worth_having
 from shared.program import run
+from shared.projection.applying import Poison
 from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName
 from velro.replaying import only_with_bar, replay_with_bars, undo_with_bar
@@ -45,6 +46,12 @@ def replay(
     from_archive: Annotated[
         bool, typer.Option("--from-archive", help="Read what is archived from the bucket.")
     ] = False,
+    park: Annotated[
+        bool,
+        typer.Option(
+            "--park", help="Put aside what cannot be applied, as the service does, and go on."
+        ),
+    ] = False,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -69,6 +76,8 @@ def replay(
         raise typer.BadParameter("--plan, --undo and --only are three different things")
     if as_json and not plan:
         raise typer.BadParameter("--json goes with --plan")
+    if park and (undo or only):
+        raise typer.BadParameter("--park goes with a whole rebuild and its --plan")
     if from_archive and (undo or only):
         raise typer.BadParameter("--from-archive goes with a whole rebuild and its --plan")
     generation_ids, user_id = _wanted(only or [])
@@ -76,7 +85,8 @@ def replay(
     use_environment()
     console = printer()
     divided = processes or processes_worth_having()
-    planning = partial(plans, names, processes=divided, from_archive=from_archive)
+    poison = Poison.PARK if park else Poison.STOP
+    planning = partial(plans, names, processes=divided, from_archive=from_archive, poison=poison)
     if plan:
         made = run(planning())
         (show_json if as_json else show_whole)(made, console)
@@ -93,6 +103,7 @@ def replay(
             accept_differences=accept_differences,
             grace=grace,
             from_archive=from_archive,
+            poison=poison,
             processes=divided,
         )
         run(rebuilding)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from shared.projection.applying import Poison
+
 _NO_SIDE_EFFECTS = (
     "none. A fold is given a row and an event and returns a row: no provider, bucket or "
     "log is within its reach (`make lint` holds read models to that). The log is read by a "
@@ -53,7 +55,7 @@ class Planned:
 
 
 async def plans(
-    names: Sequence[ReadModelName], *, processes: int, from_archive: bool
+    names: Sequence[ReadModelName], *, processes: int, from_archive: bool, poison: Poison
 ) -> list[Planned]:
     """Measure a sample of each, one after the other.
 
@@ -65,7 +67,9 @@ async def plans(
         place = read_model_of(name)
         async with log_of(place.settings, from_archive=from_archive) as log:
             decoding = Decoding(place.settings.subjects)
-            found = await plan(place.dsn, log, place.model, decoding, processes=processes)
+            found = await plan(
+                place.dsn, log, place.model, decoding, poison=poison, processes=processes
+            )
             made.append(Planned(found, log.from_archive))
     return made
 

@@ -6,17 +6,18 @@ import asyncio
 import json
 import os
 import sys
-from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from generation_svc.read_model.looking_back import Moment, moment
+from generation_svc.read_model.looking_back import Moment, NoMoment, moment
 from shared.contracts.codec import Codec, Undecodable
+from shared.printing import printer
 from shared.program import on_signals, run
 from velro.archiving import opened_log
 from velro.options import AsJson, use_environment
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from shared.contracts.envelope import Envelope
     from shared.event_log.port import EventLog, RawRecord
 
+    Told = Callable[[RawRecord], str | None]
+
 _LAST: Final = 20
+_LOOKED_AT_FIRST: Final = 1_000
 
 Types = Annotated[
     list[str] | None,
@@ -82,6 +86,8 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show the newest events, or those from a moment on."""
+    if follow and until is not None:
+        raise typer.BadParameter("--follow has no end: leave --until out")
     use_environment()
     wanted = _wanted(types, generations, begin, until)
     last = _LAST if begin is None else None
@@ -120,7 +126,6 @@ async def _told(
     show: Callable[[RawRecord, Envelope | None, str], str],
 ) -> None:
     codec = Codec()
-    kept: deque[str] = deque(maxlen=last)
 
     def told(record: RawRecord) -> str | None:
         try:
@@ -131,17 +136,73 @@ async def _told(
 
     async with opened_log("velro tail") as opened:
         end = await opened.log.last_position()
-        async with aclosing(_records(opened.whole, wanted, until=end)) as records:
-            async for record in records:
-                if (line := told(record)) is not None:
-                    if last is None:
-                        _write(line)
-                    else:
-                        kept.append(line)
-        for line in kept:
-            _write(line)
+        _see_that_they_were(wanted, end)
+        if last is None:
+            lines = _all(opened.whole, wanted, told, until=end)
+        else:
+            lines = _newest(opened.whole, wanted, told, until=end, most=last)
+        any_told = False
+        async with aclosing(lines):
+            async for line in lines:
+                any_told = True
+                _write(line)
         if follow:
             await _followed(opened.whole, end, told)
+        elif not any_told and show is _as_text:
+            typer.echo(f"no event up to position {end:,} is one of these", err=True)
+
+
+def _see_that_they_were(wanted: Wanted, end: int) -> None:
+    """The position after the log's end is that of the next event, which a script may ask for."""
+    match wanted.begin, wanted.end:
+        case int(begin), _ if begin > end + 1:
+            raise NoMoment(f"position {begin:,} lies in the future: the log ends at {end:,}")
+        case int(begin), int(until) if begin > until:
+            raise NoMoment(f"--from {begin:,} comes after --until {until:,}")
+        case datetime() as begin, datetime() as until if begin > until:
+            raise NoMoment(f"--from {begin.isoformat()} comes after --until {until.isoformat()}")
+        case _:
+            pass
+
+
+async def _all(log: EventLog, wanted: Wanted, told: Told, *, until: int) -> AsyncGenerator[str]:
+    with _bar() as bar:
+        task = bar.add_task("reading the log", total=until)
+        async with aclosing(_records(log, wanted, until=until)) as records:
+            async for record in records:
+                bar.update(task, completed=record.position)
+                if (line := told(record)) is not None:
+                    yield line
+
+
+async def _newest(
+    log: EventLog, wanted: Wanted, told: Told, *, until: int, most: int
+) -> AsyncGenerator[str]:
+    """The newest ones, looked for from the end backwards: the whole log may be long."""
+    end = min(wanted.end, until) if isinstance(wanted.end, int) else until
+    found: list[str] = []
+    piece = _LOOKED_AT_FIRST
+    while end > 0 and len(found) < most:
+        these = replace(wanted, begin=max(end - piece + 1, 1))
+        async with aclosing(_records(log, these, until=end)) as records:
+            found = [line async for each in records if (line := told(each)) is not None] + found
+        end, piece = end - piece, piece * 4
+    for line in found[-most:]:
+        yield line
+
+
+def _bar() -> Progress:
+    """Shown where lines go to a file and a person watches."""
+    console = printer(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=sys.stdout.isatty() or not console.is_terminal,
+    )
 
 
 async def _records(log: EventLog, wanted: Wanted, *, until: int) -> AsyncGenerator[RawRecord, None]:
@@ -155,7 +216,7 @@ async def _records(log: EventLog, wanted: Wanted, *, until: int) -> AsyncGenerat
                 yield record
 
 
-async def _followed(log: EventLog, after: int, told: Callable[[RawRecord], str | None]) -> None:
+async def _followed(log: EventLog, after: int, told: Told) -> None:
     sys.stdout.flush()
 
     async def follow() -> None:
@@ -194,5 +255,9 @@ def _as_text(record: RawRecord, envelope: Envelope | None, why: str) -> str:
         return f"{record.position:>10,}  {record.subject}  cannot be read: {why}"
     body = json.loads(record.data)["data"]
     said = ", ".join(f"{name}={json.dumps(value)}" for name, value in body.items())
-    line = f"{record.position:>10,}  {envelope.time:%Y-%m-%d %H:%M:%S}  {envelope.subject}  "
-    return (line + f"{envelope.type}  {said}")[: Console().width]
+    head = f"{record.position:>10,}  {envelope.time:%Y-%m-%d %H:%M:%S}  {envelope.type}"
+    if not sys.stdout.isatty():
+        return f"{head}  {envelope.subject}  {said}"
+    # An id and a type do not fit into one line of most terminals, and are not to be cut.
+    cut = f"{'':>10}  {envelope.subject}  {said}"[: Console().width]
+    return f"{head}\n{cut}"

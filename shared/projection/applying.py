@@ -217,8 +217,10 @@ class Applier(Generic[Row]):
             raise PoisonedEvent(
                 f"read model {self._model.name}: the event at position {worst.position} "
                 f"({worst.subject}, {worst.event_type or 'of no readable type'}) cannot be "
-                f"applied: {worst.reason}. Nothing was changed. Mend the code and begin again, or "
-                "leave the event out, where it is parked already (velro parked list), with: "
+                f"applied: {worst.reason}. Nothing was changed. Mend the code and begin again. Or "
+                "put it aside, with all later ones of its generation, as the service does: "
+                f"velro replay {self._model.name} --park. Or leave the event out, where it is "
+                "parked already (velro parked list): "
                 f'velro parked discard {generation_id} --why "..."'
             )
         return parked

@@ -54,12 +54,14 @@ class RebuiltOnly:
     Attributes:
         generations: how many were asked for.
         rows: how many of them have rows now.
+        unknown: those of which the log has no event; rows of them are gone.
         position: up to which their events are in the rows.
     """
 
     generations: int
     rows: int
     position: int
+    unknown: Sequence[str] = ()
 
 
 async def generations_of(
@@ -137,14 +139,16 @@ async def rebuild_only(
             )
         await recognise(log, await read_checkpoint(connection))
         rows = position = 0
+        unknown: list[str] = []
         for first in range(0, len(generation_ids), _AT_ONCE):
             some = _Some(connection, log, model, decoding, generation_ids[first : first + _AT_ONCE])
             if not by_reading:
                 await some.load()
             written, position = await some.replaced()
             rows += written
+            unknown += (one for one, events in some.events.items() if not events)
             on_progress(min(first + _AT_ONCE, len(generation_ids)), len(generation_ids))
-        return RebuiltOnly(len(generation_ids), rows, position)
+        return RebuiltOnly(len(generation_ids), rows, position, unknown)
     finally:
         await close(connection)
 

@@ -84,14 +84,20 @@ class Plan:
 
 
 async def plan(
-    dsn: str, log: EventLog, model: ReadModel[Any], decoding: Decoding, *, processes: int = 1
+    dsn: str,
+    log: EventLog,
+    model: ReadModel[Any],
+    decoding: Decoding,
+    *,
+    poison: Poison = Poison.STOP,
+    processes: int = 1,
 ) -> Plan:
     """Project the log's beginning into tables of its own, measure, and drop them again.
 
     That is done as the rebuild will do it: by as many processes.
 
     Raises:
-        PoisonedEvent: an event of the sample cannot be applied.
+        PoisonedEvent: with `Poison.STOP`, an event of the sample cannot be applied.
         PostgresAway: the database is gone, or takes nothing.
         AnotherIsActive: a rebuild of it is running.
         LogUnavailable, LogMismatch: the log cannot be read.
@@ -114,7 +120,7 @@ async def plan(
             until = min(ends_at, _SAMPLE_EVENTS * parts)
             generations = await _generations(log, until)
             first = _First()
-            applier = Applier(writer, schemas.sample, model, poison=Poison.STOP)
+            applier = Applier(writer, schemas.sample, model, poison=poison)
             catching_up = CatchingUp(
                 dsn,
                 writer,

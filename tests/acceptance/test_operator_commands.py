@@ -101,6 +101,12 @@ def test_what_was_parked_is_listed_shown_retried_and_discarded(velro: Command) -
     assert "stays parked" in retried.stdout
 
     assert velro.run("parked", "discard", "torn-1").returncode == 2  # not without a reason
+    nobody = velro.run("replay", "generation", "--only", "generation=nobody")
+    assert nobody.returncode == 2
+    assert "the log has no event of nobody" in nobody.stderr
+    nobody = velro.run("replay", "generation", "--only", "user=[/nobody]")
+    assert nobody.returncode == 2
+    assert "a generation of [/nobody]" in nobody.stderr
     stopped = velro.run("replay", "generation")
     assert stopped.returncode == 2
     for told in (
@@ -115,6 +121,9 @@ def test_what_was_parked_is_listed_shown_retried_and_discarded(velro: Command) -
     never = velro.run("parked", "discard", "torn-1", "--undo")
     assert never.returncode == 2
     assert "no event of generation torn-1 was discarded" in never.stderr
+    aside = velro.run("replay", "storage", "--park")
+    assert aside.returncode == 0, aside.stdout + aside.stderr
+    assert "1 events could not be applied" in aside.stdout
     discarded = velro.run("parked", "discard", "torn-1", "--why", "it was a test")
     assert discarded.returncode == 0, discarded.stdout + discarded.stderr
     assert "0 event(s) of torn-1 have their effect, 1 is left out" in discarded.stdout

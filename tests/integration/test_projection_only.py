@@ -64,7 +64,7 @@ async def test_a_damaged_row_a_missing_row_and_a_row_of_nothing_are_put_right(he
             " provider, model, 'running', 1, created_at, updated_at, '[]', 'none' from one",
         )
         await run(here, "drop table one")
-        assert await only(here, "g1", "g2", "ghost") == RebuiltOnly(3, 2, 15)
+        assert await only(here, "g1", "g2", "ghost") == RebuiltOnly(3, 2, 15, ["ghost"])
         assert same_as(await here.folded(), await here.rows())
         await here.reached(await here.say("g1", media_stored(1)))
         assert same_as(await here.folded(), await here.rows())

@@ -99,6 +99,38 @@ async def test_the_newest_are_shown_and_what_cannot_be_read_is_shown_as_that(
     assert "cannot be read" in lines[-1]
 
 
+async def test_the_newest_of_a_kind_are_found_far_from_the_end(
+    world: Archived, env: dict[str, str]
+) -> None:
+    await world.fill(1, 2_500)
+    code, out = await velro(
+        env, "$VELRO tail --generation g3 --generation g12 --generation g2499"
+    )
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["3", "12", "2,499"]
+    assert "velro.generation.cancelled.v1" in out  # nothing is cut where nobody's terminal is
+    _, out = await velro(env, "$VELRO tail --until 1100 | tail -1")
+    assert out.split()[0] == "1,100"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        ("--from 40", 2, "the log ends at 30"),
+        ("--from 9 --until 3", 2, "comes after --until 3"),
+        ("--follow --until 3", 2, "leave --until out"),
+        ("--generation nobody", 0, "no event up to position 30"),
+    ],
+)
+async def test_what_cannot_be_shown_is_told(
+    world: Archived, env: dict[str, str], options: str, status: int, said: str
+) -> None:
+    await world.fill(1, 30)
+    code, out = await velro(env, f"$VELRO tail {options}")
+    assert code == status
+    assert said in out
+
+
 async def test_a_reader_that_stops_reading_is_no_error(
     world: Archived, env: dict[str, str]
 ) -> None:

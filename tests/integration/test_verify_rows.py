@@ -28,7 +28,7 @@ from storage_svc.application.archiving import Archiver
 from tests.object_stores import settings_for
 from tests.verifying import Three, now, said, three
 from velro.verify import rows, stretch
-from velro.verify.errors import NotReadable
+from velro.verify.errors import NothingKnown, NotReadable
 from velro.verify.repairing import repairing
 
 if TYPE_CHECKING:
@@ -243,6 +243,8 @@ async def test_only_some_generations_are_compared_where_only_these_are_asked_for
         ("row_differs", "generation", "waiting"),
     ]
     assert report.generations == 2
+    with pytest.raises(NothingKnown, match="knows nobody"):
+        await world.verified(only=("waiting", "nobody"))
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -119,6 +119,17 @@ def test_one_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     assert state.living(tmp_path) == []
 
 
+def test_one_that_is_not_ready_in_time_may_be_left_running(tmp_path: Path) -> None:
+    process = python(tmp_path, "import signal; signal.pause()")
+    process.start_deadline_s = 0.2
+    process.spawn()
+    try:
+        assert not process.becomes_ready()
+        assert process.running
+    finally:
+        process.kill()
+
+
 def test_one_that_does_not_listen_to_the_signal_is_killed(tmp_path: Path) -> None:
     process = python(tmp_path, STUBBORN)
     process.stop_deadline_s = 0.2

@@ -129,16 +129,25 @@ class ManagedProcess:
         Raises:
             ProcessFailed: it ended, or was not ready in time; nothing of it is left.
         """
+        if not self.becomes_ready():
+            self.kill()
+            self._fail(f"was not ready after {self.start_deadline_s:g} s")
+
+    def becomes_ready(self) -> bool:
+        """Whether it answers in time; it runs on where it does not.
+
+        Raises:
+            ProcessFailed: it ended.
+        """
         deadline = monotonic() + self.start_deadline_s
         while True:
             if not self.running:
                 code = self._child.poll() if self._child else None
                 self._fail(f"ended with code {code} before it was ready")
             if self.ready():
-                return
+                return True
             if monotonic() > deadline:
-                self.kill()
-                self._fail(f"was not ready after {self.start_deadline_s:g} s")
+                return False
             pause(_LOOK_EVERY_S)
 
     def listens_on(self, port: int) -> bool:

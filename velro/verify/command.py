@@ -67,8 +67,8 @@ def verify_command(
 ) -> None:
     """Compare log, read models and bucket: what is missing, other, or belongs to nobody.
 
-    Ends with 1 where something is wrong and was not mended, with 4 where something could not be
-    read.
+    Ends with 1 where something is wrong and was not mended, 2 where the tables are of another log
+    or version, 4 where something could not be read.
     """
     wanted = Wanted(only=_generations(only), deep=deep, grace_s=duration(grace).total_seconds())
     if as_json and repair and not yes:
@@ -106,6 +106,8 @@ async def _verify_and_show(wanted: Wanted, *, mend: bool, yes: bool, as_json: bo
     """
     console, aside = printer(), printer(stderr=True)
     where = places()
+    read = ", every byte of it" if wanted.deep else ""
+    aside.print(f"comparing the log with its read models and the bucket{read}; nothing is changed")
     with _shown(aside) as tell:
         report = await verify(where, wanted, tell=tell)
     if not as_json:
@@ -125,6 +127,10 @@ async def _verify_and_show(wanted: Wanted, *, mend: bool, yes: bool, as_json: bo
         done = [each.finding.as_data() | {"done": each.done, "said": each.said} for each in repairs]
         console.print_json(json.dumps(report.as_data() | {"repaired": done}))
     left = report.counts.total() - sum(repair.done for repair in repairs)
+    if repairs and not as_json:
+        console.print(
+            f"{len(repairs):,} repairs tried, {left:,} findings left; verify again proves it"
+        )
     return EXIT_FINDINGS if left else EXIT_NOT_READABLE if report.unreadable else EXIT_CONSISTENT
 
 
@@ -138,6 +144,7 @@ def _shown(console: Console) -> Generator[Callable[[Progress], None]]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # elsewhere it would be an empty line
     )
     tasks: dict[str, TaskID] = {}
 

@@ -70,6 +70,7 @@ class Judging:
 
     Attributes:
         folders: where the objects of those that were judged are, whatever is known of them.
+        unknown: those of which there is neither event nor row.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Judging:
         self._objects = objects
         self._comparisons = [Comparison(model) for model in models]
         self.folders: set[str] = set()
+        self.unknown: set[str] = set()
         self._loading = asyncio.Semaphore(_LOADS_AT_ONCE)
 
     async def judge(self, suspects: Iterable[str]) -> AsyncGenerator[Judged, None]:
@@ -134,6 +136,7 @@ class Judging:
                 continue
             ids.append(generation_id)
             if not events:
+                self.unknown.add(generation_id)
                 continue
             generation = folding.begin(events)
             folding.add(generation_id, generation, events)
@@ -145,6 +148,7 @@ class Judging:
                 self.folders.add(f"{folder_of(row.user_id, generation_id)}/")
         for place, model in enumerate(self._models):
             found = await self._snapshots[place].rows(ids)
+            self.unknown -= found.keys()
             differing = self._comparisons[place].differing(ids, folded[place], found)
             findings += [
                 Finding(

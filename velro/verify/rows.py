@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from shared.processes.together import together
 from shared.projection.batch import Decoding
 from shared.projection.tables import recognise
+from velro.verify.errors import NothingKnown
 from velro.verify.findings import Finding, Kind
 from velro.verify.helping import LogAddress, Task, look, look_elsewhere
 from velro.verify.judging import Judging
@@ -71,6 +72,7 @@ class Rows:
             NotReadable, LogUnavailable: one of the two cannot be read.
             LogMismatch: the log is not the one that is in the tables.
             SchemaOutdated: the tables are those of another version.
+            NothingKnown: one of `only` is in neither.
         """
         models = compared()
         async with AsyncExitStack() as stack:
@@ -109,6 +111,10 @@ class Rows:
                 self.report.add(judgement.found)
                 self.tell(Progress("generations judged", judged, len(suspects)))
             objects.close()
+            if only and judging.unknown:
+                raise NothingKnown(
+                    f"neither the log nor a read model knows {', '.join(sorted(judging.unknown))}"
+                )
             self.report.generations += judged
         return Said(parts, frozenset(judging.folders) if only else frozenset())
 

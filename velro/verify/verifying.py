@@ -71,6 +71,7 @@ async def verify(
         NotReadable, LogUnavailable, StoreFailed: one of the three cannot be read.
         LogMismatch: the log is not the one that is in the tables.
         SchemaOutdated: the tables are those of another version.
+        NothingKnown: a generation that was asked for is in neither.
     """
     began = time.monotonic()
     report = Report()
