@@ -18,7 +18,7 @@ from shared.archive.opening import archived_log
 from shared.archive.opening import opened_archive as archive_of
 from shared.archive.restoring import compare
 from shared.archive.segment import whole_records
-from shared.errors import TryLater
+from shared.errors import Refused, TryLater
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
 from shared.printing import printer, table
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 EXIT_DAMAGED: Final = 1
 
 app = typer.Typer(no_args_is_help=True, help="The log's archive in the bucket: read only.")
+
+
+class NotArchived(Refused):
+    """The archive has no such events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +168,12 @@ async def _verified(*, against_log: bool) -> int:
             if against_log:
                 async with opened_log("velro archive") as opened:
                     same = 0
-                    async with aclosing(compare(opened.log, archive)) as compared:
-                        async for so_far in compared:
-                            same = so_far.position
+                    with _bar(console) as progress:
+                        task = progress.add_task("events compared with the log's", total=None)
+                        async with aclosing(compare(opened.log, archive)) as compared:
+                            async for so_far in compared:
+                                same = so_far.position
+                                progress.update(task, completed=same, total=so_far.until)
                 console.print(f"  the log has the same events up to position {same:,}")
     except (ArchiveDamaged, ArchiveForked) as error:
         console.print(Text.assemble("  ", ("✗", "bold red"), f" {error}"))
@@ -202,6 +209,12 @@ def _bar(console: Console) -> Progress:
 
 
 async def _printed(*, after: int, until: int | None) -> None:
+    if until is not None and until <= after:
+        raise NotArchived(f"--from {after + 1:,} comes after --until {until:,}")
+    async with opened_archive() as archive:
+        head = await archive.head()
+        if after >= (end := head.last if head else 0):
+            raise NotArchived(f"the archive ends at position {end:,}: see velro archive ls")
     async with (
         opened_archive() as archive,
         aclosing(archive.read_whole(after=after, until=until)) as source,

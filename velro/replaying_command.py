@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName
 from velro.replaying import only_with_bar, replay_with_bars, undo_with_bar
 from velro.replaying_plan import plans, show_briefly, show_json, show_whole
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 # Two connections to the database each; and one process reads for all of them.
 _MOST_PROCESSES: Final = 16
@@ -88,7 +91,8 @@ def replay(
     poison = Poison.PARK if park else Poison.STOP
     planning = partial(plans, names, processes=divided, from_archive=from_archive, poison=poison)
     if plan:
-        made = run(planning())
+        with _measuring():
+            made = run(planning())
         (show_json if as_json else show_whole)(made, console)
     elif undo:
         for name in names:
@@ -96,7 +100,9 @@ def replay(
     elif only:
         run(only_with_bar(names, console, generation_ids=generation_ids, user_id=user_id))
     else:
-        show_briefly(run(planning()), console)
+        with _measuring():
+            made = run(planning())
+        show_briefly(made, console)
         rebuilding = replay_with_bars(
             names,
             console,
@@ -107,6 +113,10 @@ def replay(
             processes=divided,
         )
         run(rebuilding)
+
+
+def _measuring() -> Status:
+    return printer(stderr=True).status("projecting a sample of the log, to say how long it takes")
 
 
 def _wanted(only: list[str]) -> tuple[list[str], str | None]:

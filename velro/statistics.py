@@ -14,7 +14,8 @@ from rich.text import Text
 from generation_svc.read_model import model as generation_model
 from generation_svc.read_model.queries import GenerationQueries
 from generation_svc.settings import GenerationSettings
-from shared.postgres.connecting import open_pool
+from shared.errors import in_words
+from shared.postgres.connecting import POSTGRES_AWAY, open_pool, telling_why_refused
 from shared.printing import printer
 from shared.program import run, settings_of
 from shared.projection.tables import QUERIES
@@ -22,6 +23,7 @@ from storage_svc.adapters.postgres_report import PostgresReport
 from storage_svc.read_model import model as storage_model
 from storage_svc.settings import StorageSettings
 from velro.options import AsJson, duration, use_environment
+from velro.read_models import ReadModelAway
 
 if TYPE_CHECKING:
     from generation_svc.read_model.views import Stats
@@ -35,11 +37,18 @@ def stats(
 ) -> None:
     """Show success, storage failures, and the backlog by the time its links still live."""
     use_environment()
-    run(_show(duration(since), as_json=as_json))
+    run(_told(duration(since), as_json=as_json))
+
+
+async def _told(since: timedelta, *, as_json: bool) -> None:
+    try:
+        with telling_why_refused():
+            await _show(since, as_json=as_json)
+    except POSTGRES_AWAY as error:
+        raise ReadModelAway(f"Postgres is away: {in_words(error)}") from error
 
 
 async def _show(since: timedelta, *, as_json: bool) -> None:
-    """Print success, storage failures, and the backlog by time to death."""
     now = datetime.now(UTC)
     generation_dsn = settings_of(GenerationSettings).generation_postgres_dsn.get_secret_value()
     storage_dsn = settings_of(StorageSettings).storage_postgres_dsn.get_secret_value()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -55,10 +55,10 @@ async def connect(
     async def on_error(error: Exception) -> None:
         # nats-py calls this from its own tasks and does not survive an exception here.
         nonlocal last_error
-        last_error = error
+        again, last_error = str(error) == str(last_error), error
         if isinstance(error, SlowConsumerError):
             _log.error("nats_message_dropped", connection=name, subject=error.subject)
-        else:
+        elif not again:  # a server that is away is one piece of news, not two a second
             _log.warning("nats_error", connection=name, error=str(error) or type(error).__name__)
 
     async def on_disconnected() -> None:
@@ -66,6 +66,8 @@ async def connect(
             _log.warning("nats_disconnected", connection=name)
 
     async def on_reconnected() -> None:
+        nonlocal last_error
+        last_error = None
         _log.info("nats_reconnected", connection=name)
 
     async def when_closed() -> None:
@@ -90,7 +92,8 @@ async def connect(
                 **options,
             )
     except (TimeoutError, NatsError, OSError) as error:
-        await client.close()
+        with suppress(AssertionError):  # nats-py's, where an address is none: nothing was begun
+            await client.close()
         raise BrokerUnavailable(
             f"no connection to {servers} within {timeout_s} s: {last_error or error}"
         ) from error

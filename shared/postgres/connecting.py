@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from shared.errors import Refused
+
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from asyncpg import Connection, Pool, Record
 
 POSTGRES_AWAY: Final = (
@@ -21,6 +26,32 @@ POSTGRES_AWAY: Final = (
     OSError,  # refused, reset; TimeoutError is one too
 )
 """What says nothing about the work: the same on a new connection may succeed."""
+
+_NOT_LET_IN: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # the password is one of these
+    asyncpg.InvalidCatalogNameError,  # no such database
+    asyncpg.exceptions.ClientConfigurationError,  # asyncpg's own: the address is none
+)
+
+
+class PostgresRefused(Refused):
+    """The address, the role or its password are wrong; the message says which."""
+
+
+@contextmanager
+def telling_why_refused() -> Generator[None]:
+    """What an address that is wrong comes to becomes a sentence, with no password in it.
+
+    Raises:
+        PostgresRefused: instead of whatever the driver raised.
+    """
+    try:
+        yield
+    except _NOT_LET_IN as error:
+        raise PostgresRefused(
+            f"Postgres lets nobody in: {error}; see VELRO_GENERATION_POSTGRES_DSN and "
+            "VELRO_STORAGE_POSTGRES_DSN"
+        ) from error
 
 
 def _settings(schema: str, application_name: str) -> dict[str, str]:
@@ -48,13 +79,15 @@ async def connect(
 
     Raises:
         POSTGRES_AWAY: any of these.
+        PostgresRefused: the address is wrong, or what it says of us.
     """
-    return await asyncpg.connect(
-        dsn,
-        timeout=timeout_s,
-        command_timeout=command_timeout_s,
-        server_settings=_settings(schema, application_name),
-    )
+    with telling_why_refused():
+        return await asyncpg.connect(
+            dsn,
+            timeout=timeout_s,
+            command_timeout=command_timeout_s,
+            server_settings=_settings(schema, application_name),
+        )
 
 
 async def open_pool(

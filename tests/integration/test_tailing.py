@@ -103,9 +103,7 @@ async def test_the_newest_of_a_kind_are_found_far_from_the_end(
     world: Archived, env: dict[str, str]
 ) -> None:
     await world.fill(1, 2_500)
-    code, out = await velro(
-        env, "$VELRO tail --generation g3 --generation g12 --generation g2499"
-    )
+    code, out = await velro(env, "$VELRO tail --generation g3 --generation g12 --generation g2499")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["3", "12", "2,499"]
     assert "velro.generation.cancelled.v1" in out  # nothing is cut where nobody's terminal is
