@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from shared.errors import VelroError, in_words
-from shared.event_log.port import LogMismatch
+from shared.event_log.port import LogMismatch, LogUnavailable
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
 from shared.projection.applying import Applier, Poison
 from shared.projection.attempts import Attempts
@@ -60,6 +60,9 @@ class _Standing:
     reason: str | None = None
     # Why the log is not the one that was projected; it stays until that is found to be otherwise.
     other_log: str | None = None
+    # Of the events in the tables the last one, as far as this process knows.
+    checkpoint: Checkpoint | None = None
+    log_was_away: bool = False
 
 
 @dataclass(slots=True)
@@ -117,10 +120,21 @@ class Projector(Generic[Row]):
     async def other_log(self) -> str | None:
         """Why the log is not the one whose events are in the tables; None where nothing says so.
 
-        Waits for a projector that is just starting, and not for one that cannot look.
+        Waits for a projector that is just starting, and not for one that cannot look. Since the
+        log was away it may be another one, which the projector sees when it tries the next time;
+        whoever is earlier looks for himself.
+
+        Raises:
+            LogUnavailable: no answer.
         """
         await self._looked.wait()
-        return self._standing.other_log
+        standing = self._standing
+        if standing.log_was_away and standing.checkpoint is not None:
+            try:
+                await recognise(self.log, standing.checkpoint)
+            except LogMismatch as error:
+                return str(error)
+        return standing.other_log
 
     def stop(self) -> None:
         """Ask `run` to end after the batch that is being written."""
@@ -145,6 +159,7 @@ class Projector(Generic[Row]):
                 except SchemaOutdated as error:
                     self._report(ProjectorState.REFUSING, error)
                 except (*POSTGRES_AWAY, *_TABLES_GONE, VelroError) as error:
+                    standing.log_was_away |= isinstance(error, LogUnavailable)
                     self._report(ProjectorState.WAITING, error)
                 failures = 1 if standing.position != before else failures + 1
                 await self._pause(failures)
@@ -195,6 +210,7 @@ class Projector(Generic[Row]):
             await close(connection)
 
     async def _recognise(self, checkpoint: Checkpoint) -> None:
+        self._standing.checkpoint = checkpoint
         await recognise(self.log, checkpoint)
         if self.whole is not None:
             await self.whole()
@@ -272,7 +288,7 @@ class Projector(Generic[Row]):
     ) -> Checkpoint:
         written = await applier.apply(batch, checkpoint)
         standing = self._standing
-        standing.position = written.position
+        standing.position, standing.checkpoint = written.position, written
         standing.parked = applier.parked_count
         standing.last_progress_at = datetime.now(UTC)
         return written
@@ -288,6 +304,7 @@ class Projector(Generic[Row]):
         self._standing.state = state
         self._standing.reason = None
         self._standing.other_log = None
+        self._standing.log_was_away = False
         self._looked.set()
         _log.info(
             "projector", schema=self.schema, state=state.value, position=self._standing.position

@@ -9,10 +9,12 @@ import pytest
 
 from generation_svc.read_model.model import NAME, GenerationModel
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.event_log.port import LogUnavailable
 from shared.messaging.jetstream import jetstream_of
 from shared.projection.applying import Applier, Poison
 from shared.projection.errors import SchemaOutdated, Superseded
 from shared.projection.runner import ProjectorState
+from shared.projection.standing import ProjectorTiming
 from shared.projection.tables import ensure, read_checkpoint
 from tests.generation_events import (
     CANCELLED,
@@ -272,6 +274,24 @@ async def test_a_stream_made_anew_under_a_running_projector_stops_it(here: World
         await here.say("g2", REQUESTED)
         await until_state(projector, ProjectorState.REFUSING)
     assert set(await here.rows()) == {"g1"}
+
+
+async def test_a_log_that_comes_back_as_another_is_told_before_the_projector_has_looked(
+    here: World,
+) -> None:
+    projector = here.projector()
+    projector.timing = ProjectorTiming(first_pause_s=60, longest_pause_s=60)
+    async with projector.running():
+        await here.reached(await here.say("g1", REQUESTED, STARTED))
+        await jetstream_of(here.nats).delete_stream(here.stream)
+        await until_state(projector, ProjectorState.WAITING)
+        with pytest.raises(LogUnavailable):
+            await projector.other_log()
+        await ensure_stream(here.nats, StreamDeclaration(name=here.stream, subjects=here.subjects))
+        assert "ends at position 0" in str(await projector.other_log())
+        await here.say("g2", REQUESTED, STARTED, SUBMITTED)
+        assert "another log" in str(await projector.other_log())
+        assert projector.state is ProjectorState.WAITING
 
 
 async def test_stopping_finishes_the_batch_that_is_being_written(here: World) -> None:
