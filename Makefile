@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NAME ?=
-# Most tests wait for servers, so two processes, each with servers of its own, take half the time.
+# Most tests wait for servers: three processes, each with servers of its own, keep two cores busy.
 # The files with few and long tests, which are first, are not put off to the end, where one waits.
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 # Hundreds of processes are started: each would compile all of Velro anew where this is set.
 export PYTHONDONTWRITEBYTECODE =
 

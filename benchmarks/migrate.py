@@ -7,6 +7,8 @@ put; rclone has the same number of transfers and the same two servers.
 from __future__ import annotations
 
 import asyncio
+import io
+import math
 import os
 import resource
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Final
 
 import psutil
+from PIL import Image
 
 from benchmarks.figures import Figure, middle
 from shared.media.copier import media_copier
@@ -60,7 +63,7 @@ async def measure(room: Path) -> list[Figure]:
     media = room / "media"
     media.mkdir()
     names = [f"{number}.png" for number in range(_OBJECTS)]
-    body = b"\x89PNG\r\n\x1a\n" + os.urandom(_OBJECT_BYTES - 24)
+    body = _picture().ljust(_OBJECT_BYTES - 16, b"\0")
     for number, name in enumerate(names):
         (media / name).write_bytes(body + number.to_bytes(16, "big"))
     with (media / "large.mp4").open("wb") as file:
@@ -76,6 +79,14 @@ async def measure(room: Path) -> list[Figure]:
         *_figures("migrate_small", ("objects/s", "ms/object"), _OBJECTS, *small),
         *_figures("migrate_large", ("MiB/s", "ms/MiB"), _LARGE_BYTES // MIB, *large),
     ]
+
+
+def _picture() -> bytes:
+    """A PNG of noise, of nearly as many bytes as an object has."""
+    side = math.isqrt((_OBJECT_BYTES - 4096) // 3)
+    written = io.BytesIO()
+    Image.frombytes("RGB", (side, side), os.urandom(3 * side * side)).save(written, "PNG")
+    return written.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

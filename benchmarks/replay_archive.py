@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from shared.object_store.port import ObjectStore
 
-_EVENTS: Final = 300_000
+_EVENTS: Final = 1_000_000
 
 
 async def measure(room: Path) -> list[Figure]:
