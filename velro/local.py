@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.errors import Refused
+from velro.stack import ports, state
 from velro.stack.nats import answers
 from velro.stack.process import ManagedProcess, stop_together
 from velro.stack.stack import Stack
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# A server whose variable is set is somebody else's: it is used, and none is started.
+# A server whose variable is set is somebody else's, where that leads to none of ours: it is used,
+# and none is started.
 _GIVEN_BY: Final = {
     "nats": ("VELRO_NATS_URL",),
     "postgres": ("VELRO_GENERATION_POSTGRES_DSN", "VELRO_STORAGE_POSTGRES_DSN"),
     "seaweedfs": ("VELRO_S3_ENDPOINT_URL",),
 }
+# What its port is called among ours.
+_PORT_OF: Final = {"nats": "nats", "postgres": "postgres", "seaweedfs": "s3"}
 _PLACES: Final = {"VELRO_API_URL", *(name for names in _GIVEN_BY.values() for name in names)}
 
 
@@ -29,12 +33,30 @@ class NotRunning(Refused):
     """Nothing of Velro runs here: start it with `velro up`."""
 
 
-def _given(environment: Mapping[str, str]) -> frozenset[str]:
+def _somebody_elses(directory: Path, given: Mapping[str, str]) -> frozenset[str]:
+    """The servers that variables lead to, but for those that `velro env` has named here."""
+    known = ports.remembered(directory / "ports.json")
     return frozenset(
         server
         for server, names in _GIVEN_BY.items()
-        if any(environment.get(name) for name in names)
+        if (urls := [given[name] for name in names if given.get(name)])
+        and not _ours(directory, server, urls, known.get(_PORT_OF[server]))
     )
+
+
+def _ours(directory: Path, server: str, urls: list[str], port: int | None) -> bool:
+    if port is None or any(_place(url) != f"127.0.0.1:{port}" for url in urls):
+        return False
+    record = state.read(directory, server)
+    if record is not None and record.identity.process():
+        return True
+    # It ran here and is stopped. Where another one listens by now, the variable may well mean that.
+    return (directory / f"{server}.log").exists() and ports.is_free(port)
+
+
+def _place(url: str) -> str:
+    """Host and port of it."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 class Local:
@@ -44,6 +66,8 @@ class Local:
         directory: data, logs, pids and chosen ports.
         owned: everything ends with this program, however it ends.
         settings: further `VELRO_…` variables for the services.
+        given: the variables that may name servers of somebody else's, and settings; without it
+            those of this program's environment.
     """
 
     def __init__(
@@ -52,16 +76,18 @@ class Local:
         *,
         owned: bool = True,
         settings: Mapping[str, str] | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> None:
-        self.stack = Stack(directory, owned=owned, without=_given(os.environ))
-        self.environment = self._environment() | dict(settings or {})
-        ports = self.stack.ports
+        given = os.environ if given is None else given
+        others = _somebody_elses(directory, given)
+        self.stack = Stack(directory, owned=owned, without=others)
+        self.environment = self._environment(given, others) | dict(settings or {})
         self.sandbox = ManagedProcess(
             name="sandbox",
             argv=[
                 *(sys.executable, "-m", "velro.sandbox"),
                 *("--data", str(self.stack.directory / "sandbox")),
-                *("--port", str(ports["sandbox"])),
+                *("--port", str(self.stack.ports["sandbox"])),
             ],
             directory=self.stack.directory,
             ready=lambda: answers(f"{self.sandbox_url}/_sandbox/health"),
@@ -152,9 +178,9 @@ class Local:
             stop_deadline_s=45,
         )
 
-    def _environment(self) -> dict[str, str]:
-        """What the services are told, but for what the environment of this program says."""
-        addresses, ports = self.stack.addresses, self.stack.ports
+    def _environment(self, given: Mapping[str, str], others: frozenset[str]) -> dict[str, str]:
+        """What the services are told: what is given, but for where our own servers are."""
+        addresses, chosen = self.stack.addresses, self.stack.ports
         told = {
             "VELRO_NATS_URL": addresses.nats_url,
             "VELRO_GENERATION_POSTGRES_DSN": addresses.generation_dsn,
@@ -164,17 +190,20 @@ class Local:
             "VELRO_S3_ACCESS_KEY": addresses.s3.access_key,
             "VELRO_S3_SECRET_KEY": addresses.s3.secret_key,
             "VELRO_S3_BUCKET": addresses.s3.bucket,
-            "VELRO_GENERATION_PORT": str(ports["generation"]),
-            "VELRO_STORAGE_PORT": str(ports["storage"]),
+            "VELRO_GENERATION_PORT": str(chosen["generation"]),
+            "VELRO_STORAGE_PORT": str(chosen["storage"]),
             "VELRO_SANDBOX_URL": self.sandbox_url,
-            "VELRO_MEDIA_HTTP_HOSTS": f"127.0.0.1:{ports['sandbox']}",
+            "VELRO_MEDIA_HTTP_HOSTS": f"127.0.0.1:{chosen['sandbox']}",
             "VELRO_WEBHOOK_BASE_URL": self.api_url,
             "VELRO_WEBHOOK_SECRET": self._webhook_secret(),
             "VELRO_SPOOL_DIR": str(self.stack.directory / "spool"),
         }
-        if "nats" not in _given(os.environ):  # of another server we do not know where it is
+        if "nats" not in others:  # of another server we do not know where it is
             told["VELRO_NATS_MONITOR_URL"] = addresses.nats_monitor_url
-        return {name: os.environ.get(name) or value for name, value in told.items()}
+        own = {name for server in _GIVEN_BY.keys() - others for name in _GIVEN_BY[server]}
+        return {
+            name: value if name in own else given.get(name) or value for name, value in told.items()
+        }
 
     def _webhook_secret(self) -> str:
         path = self.stack.directory / "webhook.secret"
@@ -192,7 +221,7 @@ def running(directory: Path) -> Local:
     """
     if (directory / "ports.json").exists():
         local = Local(directory, owned=False)
-        if any(process.running for process in local.processes):
+        if local.stack.running:
             return local
     raise NotRunning(
         f"nothing of Velro runs on the data in {directory}; start it with `velro up`, or set "

@@ -63,6 +63,7 @@ def down() -> None:
     local = running(_LOCAL)
     with console.status("stopping the services, then what they stand on"):
         local.stop()
+        local.stack.down()  # what no variable of this shell's keeps us from knowing
     console.print("Everything is stopped; the data stays in", str(_LOCAL))
 
 

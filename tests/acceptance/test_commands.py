@@ -26,7 +26,7 @@ def velro(tmp_path_factory: pytest.TempPathFactory) -> Generator[Command]:
     try:
         yield command
     finally:
-        down = command.run("down", deadline_s=90)
+        down = command.run("down", deadline_s=90, environment=environment_of(command))
         assert down.returncode == 0, down.stdout + down.stderr
         assert state.living(command.directory / "local") == []
 
@@ -53,8 +53,18 @@ def test_stats_count_what_was_generated(velro: Command) -> None:
     assert "generations" in velro.run("stats", "--since", "7d").stdout
 
 
-def test_status_knows_every_process(velro: Command) -> None:
-    status = velro.run("status", "--json")
+def environment_of(velro: Command) -> dict[str, str]:
+    """What a shell knows after `eval "$(velro env)"`."""
+    lines = velro.run("env").stdout.splitlines()
+    assert lines
+    pairs = [line.removeprefix("export ").partition("=") for line in lines]
+    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("knowing", [False, True], ids=["plain shell", "shell with velro env"])
+def test_status_knows_every_process(velro: Command, *, knowing: bool) -> None:
+    environment = environment_of(velro) if knowing else {}
+    status = velro.run("status", "--json", environment=environment)
     assert status.returncode == 0
     names = {row["name"] for row in json.loads(status.stdout) if row["running"]}
     assert names == {"nats", "postgres", "seaweedfs", "sandbox", "generation", "storage"}
@@ -64,10 +74,7 @@ def test_the_services_own_commands_find_what_was_started(velro: Command) -> None
     untold = velro.run("backlog", program="storage-svc")
     assert untold.returncode == 2
     assert 'eval "$(velro env)"' in untold.stderr
-    lines = velro.run("env").stdout.splitlines()
-    assert lines
-    pairs = [line.removeprefix("export ").partition("=") for line in lines]
-    told = {name: "".join(shlex.split(value)) for name, _, value in pairs}
+    told = environment_of(velro)
     shown = velro.run("backlog", "--json", program="storage-svc", environment=told)
     assert shown.returncode == 0, shown.stdout + shown.stderr
 

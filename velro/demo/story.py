@@ -52,7 +52,8 @@ def _play(directory: Path, console: Console) -> int:
     """Play the story on data of its own, begun anew each time; 0 when every claim holds."""
     _begin_anew(directory)
     started_at = monotonic()
-    local = Local(directory, settings=_SETTINGS)
+    # It stops servers and drops tables: never those that the environment leads to.
+    local = Local(directory, settings=_SETTINGS, given={})
     with console.status("starting NATS, PostgreSQL, SeaweedFS, the sandbox and both services"):
         local.start()
     try:

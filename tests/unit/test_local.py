@@ -1,0 +1,74 @@
+"""Which servers are this directory's own, whatever the variables of the shell say."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from velro.local import Local
+from velro.stack import ports, state
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+
+EVERY = ["nats", "seaweedfs", "postgres"]
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Generator[Mapping[str, str]]:
+    """What `velro env` says where all three servers were started once."""
+    environment = Local(tmp_path, owned=False, given={}).environment
+    for server in EVERY:
+        (tmp_path / f"{server}.log").touch()
+    ports.release(tmp_path / "ports.json")
+    yield environment
+    ports.release(tmp_path / "ports.json")
+
+
+def servers(directory: Path, given: Mapping[str, str]) -> list[str]:
+    local = Local(directory, owned=False, given=given)
+    return [server.name for server in local.stack.servers]
+
+
+def runs(directory: Path, server: str) -> None:
+    """Put it on record as alive: this very process stands for it."""
+    identity = state.Identity.of(os.getpid())
+    assert identity is not None
+    state.write(directory, state.Record(server, identity, None, 15, 1.0))
+
+
+def test_servers_that_run_are_ours_though_variables_name_them(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    for server in EVERY:
+        runs(tmp_path, server)
+    assert servers(tmp_path, told) == EVERY
+
+
+def test_stopped_servers_are_started_again_though_variables_name_them(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    local = Local(tmp_path, owned=False, given=told)
+    assert [server.name for server in local.stack.servers] == EVERY
+    assert local.environment == told
+
+
+def test_a_server_at_another_address_is_somebody_elses(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    runs(tmp_path, "nats")
+    given = {**told, "VELRO_NATS_URL": "nats://127.0.0.1:1,nats://127.0.0.1:2"}
+    local = Local(tmp_path, owned=False, given=given)
+    assert [server.name for server in local.stack.servers] == ["seaweedfs", "postgres"]
+    assert local.environment["VELRO_NATS_URL"] == given["VELRO_NATS_URL"]
+    assert "VELRO_NATS_MONITOR_URL" not in local.environment
+
+
+def test_an_address_that_was_never_ours_is_somebody_elses(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    (tmp_path / "nats.log").unlink()
+    assert servers(tmp_path, told) == ["seaweedfs", "postgres"]
