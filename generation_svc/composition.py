@@ -37,7 +37,7 @@ from shared.object_store.attended import attended_bucket
 from shared.postgres.connecting import open_pool
 from shared.projection.batch import Decoding
 from shared.projection.recognised_log import RecognisedLog
-from shared.projection.runner import Projector, ProjectorState, ProjectorTiming
+from shared.projection.runner import Projector, ProjectorTiming
 from shared.projection.waiting import PositionWatch
 
 if TYPE_CHECKING:
@@ -250,10 +250,9 @@ async def _readiness(
     connection: Client, projector: Projector[GenerationRow], runner: Runner
 ) -> Mapping[str, str | None]:
     projection = await projector.health()
-    getting_on = projection.state in {ProjectorState.PROJECTING, ProjectorState.STANDING_BY}
     return {
         "nats": None if connection.is_connected else "not connected",
         "log": "no answer" if projection.log_end is None else None,
-        "projector": None if getting_on else projection.reason or projection.state.value,
+        "projector": projection.problem,
         "runner": runner.health.problem,
     }

@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.errors import Refused
+from shared.projection.standing import ProjectorState
 from velro.stack import ports, state
-from velro.stack.nats import answers
-from velro.stack.process import ManagedProcess, stop_together
+from velro.stack.nats import answer_of, answers
+from velro.stack.process import ManagedProcess, stop_together, unready
 from velro.stack.stack import Stack
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _GIVEN_BY: Final = {
 }
 # What its port is called among ours.
 _PORT_OF: Final = {"nats": "nats", "postgres": "postgres", "seaweedfs": "s3"}
+# How what a projector says begins, in /readyz, where only a person gets it to go on.
+_REFUSING: Final = f'"{ProjectorState.REFUSING}: '
 _PLACES: Final = {"VELRO_API_URL", *(name for names in _GIVEN_BY.values() for name in names)}
 
 
@@ -139,7 +142,7 @@ class Local:
         self.stack.start()
         try:
             self._spawn()
-            return [service for service in self._services if not service.becomes_ready()]
+            return unready(self._services)
         except BaseException:
             self.stop()
             raise
@@ -174,6 +177,7 @@ class Local:
             directory=self.stack.directory,
             env=self.environment,
             ready=lambda: answers(f"http://127.0.0.1:{port}/readyz"),
+            refuses=lambda: _REFUSING in answer_of(f"http://127.0.0.1:{port}/readyz"),
             owned=owned,
             stop_deadline_s=45,
         )

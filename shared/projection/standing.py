@@ -41,6 +41,16 @@ class ProjectorHealth:
     reason: str | None
 
     @property
+    def problem(self) -> str | None:
+        """What keeps it from projecting; None where this process does, or another one.
+
+        It begins with the state, which tells what passes by itself from what a person has to mend.
+        """
+        if self.state in {ProjectorState.PROJECTING, ProjectorState.STANDING_BY}:
+            return None
+        return f"{self.state}: {self.reason}" if self.reason else f"{self.state}"
+
+    @property
     def lag(self) -> int | None:
         """How many events the read model is behind; None where that is not known."""
         if self.position is None or self.log_end is None:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from shared.projection.runner import ProjectorState
-
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
@@ -42,8 +40,8 @@ class Health:
         if not self.connection.is_connected:
             found["nats"] = "not connected"
         projection = await self.projector.health()
-        if projection.state not in {ProjectorState.PROJECTING, ProjectorState.STANDING_BY}:
-            found["projector"] = projection.reason or projection.state.value
+        if projection.problem:
+            found["projector"] = projection.problem
         if projection.log_end is None:
             found["log"] = "no answer"
         elif self._stalled(projection.log_end):

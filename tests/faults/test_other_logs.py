@@ -100,6 +100,8 @@ async def test_a_log_that_was_rolled_back_under_a_running_projector_stops_it(
             await back.stop(here)
             await back.put_back()
             await until_state(projector, ProjectorState.REFUSING)
+            # `velro up` waits no longer where /readyz says this.
+            assert str((await projector.health()).problem).startswith("refusing: ")
             assert "ends at position 1" in str(await projector.other_log())
         assert await here.rows() == before
 

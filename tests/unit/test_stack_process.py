@@ -16,7 +16,13 @@ import pytest
 
 from velro.stack import state
 from velro.stack.guard import guard
-from velro.stack.process import AlreadyRunning, ManagedProcess, ProcessFailed, stop_recorded
+from velro.stack.process import (
+    AlreadyRunning,
+    ManagedProcess,
+    ProcessFailed,
+    stop_recorded,
+    unready,
+)
 from velro.stack.secret_file import secrets_for
 
 if TYPE_CHECKING:
@@ -114,20 +120,48 @@ def test_one_that_ends_before_it_is_ready_shows_the_end_of_its_log(tmp_path: Pat
 def test_one_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     process = python(tmp_path, "import signal; signal.pause()")
     process.start_deadline_s = 0.2
-    with pytest.raises(ProcessFailed, match=r"patient was not ready after 0\.2 s"):
+    with pytest.raises(ProcessFailed, match=r"patient was not ready after 0\.\d s"):
         process.start()
     assert state.living(tmp_path) == []
 
 
-def test_one_that_is_not_ready_in_time_may_be_left_running(tmp_path: Path) -> None:
-    process = python(tmp_path, "import signal; signal.pause()")
-    process.start_deadline_s = 0.2
-    process.spawn()
-    try:
-        assert not process.becomes_ready()
-        assert process.running
-    finally:
+@pytest.fixture
+def silent(tmp_path: Path) -> Generator[list[ManagedProcess]]:
+    """Two that run and never become ready."""
+    processes = [python(tmp_path / name, "import signal; signal.pause()") for name in "ab"]
+    for process in processes:
+        process.directory.mkdir()
+        process.spawn()
+    yield processes
+    for process in processes:
         process.kill()
+
+
+def test_those_that_are_not_ready_in_time_are_left_running(silent: list[ManagedProcess]) -> None:
+    for process in silent:
+        process.start_deadline_s = 0.2
+    assert unready(silent) == silent
+    assert all(process.running for process in silent)
+
+
+def test_they_are_waited_for_side_by_side(silent: list[ManagedProcess]) -> None:
+    asked: list[str] = []
+
+    def second_says_no() -> bool:
+        asked.append("second")
+        return False
+
+    silent[0].refuses = lambda: "second" in asked  # the first is done once the second was looked at
+    silent[0].start_deadline_s = float("inf")
+    silent[1].ready = second_says_no
+    silent[1].refuses = lambda: True
+    assert unready(silent) == silent
+
+
+def test_one_that_refuses_is_not_waited_for(silent: list[ManagedProcess]) -> None:
+    silent[0].refuses = lambda: True
+    silent[0].start_deadline_s = float("inf")
+    assert unready(silent[:1]) == silent[:1]
 
 
 def test_one_that_does_not_listen_to_the_signal_is_killed(tmp_path: Path) -> None:

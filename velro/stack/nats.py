@@ -7,6 +7,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from velro.stack.process import ManagedProcess
@@ -23,14 +24,23 @@ def program(name: str) -> str:
 
 def answers(url: str, *, status: int = 200) -> bool:
     """Whether an HTTP GET on loopback gets this status within a second."""
+    return _asked(url)[0] == status
+
+
+def answer_of(url: str) -> str:
+    """What an HTTP GET on loopback gets within a second, whatever its status; empty: nothing."""
+    return _asked(url)[1]
+
+
+def _asked(url: str) -> tuple[int, str]:
     try:
         with _DIRECT.open(url, timeout=1) as answer:
-            return answer.status == status
+            return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         with error:
-            return error.code == status
-    except OSError:
-        return False
+            return error.code, error.read().decode(errors="replace")
+    except (OSError, HTTPException):
+        return 0, ""
 
 
 def nats_server(

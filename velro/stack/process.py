@@ -44,6 +44,7 @@ class ManagedProcess:
     Attributes:
         name: unique under `directory`; its log is `<name>.log` there.
         ready: says whether it answers.
+        refuses: says whether it runs and has found out that it will not work here.
         env: what its environment holds beside this program's.
         owned: it ends when this program does, however that ends; otherwise it stays.
         cwd: where it works; None is where this program does.
@@ -60,6 +61,7 @@ class ManagedProcess:
     stop_signal: signal.Signals = signal.SIGTERM
     start_deadline_s: float = 30.0
     stop_deadline_s: float = 15.0
+    refuses: Callable[[], bool] = lambda: False
     _child: subprocess.Popen[bytes] | None = None
     _spawned: state.Identity | None = None
 
@@ -127,28 +129,22 @@ class ManagedProcess:
         """Return when it answers.
 
         Raises:
-            ProcessFailed: it ended, or was not ready in time; nothing of it is left.
+            ProcessFailed: it ended, refuses, or was not ready in time; nothing of it is left.
         """
-        if not self.becomes_ready():
+        began = monotonic()
+        if unready([self]):
             self.kill()
-            self._fail(f"was not ready after {self.start_deadline_s:g} s")
+            self._fail(f"was not ready after {monotonic() - began:.1f} s")
 
-    def becomes_ready(self) -> bool:
-        """Whether it answers in time; it runs on where it does not.
+    def see_that_it_lives(self) -> None:
+        """Return where it does.
 
         Raises:
-            ProcessFailed: it ended.
+            ProcessFailed: it ended before it was ready.
         """
-        deadline = monotonic() + self.start_deadline_s
-        while True:
-            if not self.running:
-                code = self._child.poll() if self._child else None
-                self._fail(f"ended with code {code} before it was ready")
-            if self.ready():
-                return True
-            if monotonic() > deadline:
-                return False
-            pause(_LOOK_EVERY_S)
+        if not self.running:
+            code = self._child.poll() if self._child else None
+            self._fail(f"ended with code {code} before it was ready")
 
     def listens_on(self, port: int) -> bool:
         """Whether this very process, not another on the same machine, listens on the TCP port."""
@@ -205,6 +201,30 @@ class ManagedProcess:
         self._forget(gone=True)
         tail = _tail(self.log_path)
         raise ProcessFailed("\n".join([f"{self.name} {what}. The end of {self.log_path}:", *tail]))
+
+
+def unready(processes: Sequence[ManagedProcess]) -> list[ManagedProcess]:
+    """Wait for processes, side by side, until each answers, refuses, or had its time.
+
+    Returns:
+        Those that do not answer, in their order; they run on.
+
+    Raises:
+        ProcessFailed: one ended.
+    """
+    began = monotonic()
+    waiting, given_up = list(processes), list[ManagedProcess]()
+    while waiting:
+        for process in tuple(waiting):
+            process.see_that_it_lives()
+            if process.ready():
+                waiting.remove(process)
+            elif process.refuses() or monotonic() > began + process.start_deadline_s:
+                waiting.remove(process)
+                given_up.append(process)
+        if waiting:
+            pause(_LOOK_EVERY_S)
+    return [process for process in processes if process in given_up]
 
 
 def stop_together(processes: Sequence[ManagedProcess]) -> None:
