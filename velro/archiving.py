@@ -17,13 +17,13 @@ from shared.archive.errors import ArchiveDamaged, ArchiveForked
 from shared.archive.opening import archived_log
 from shared.archive.opening import opened_archive as archive_of
 from shared.archive.restoring import compare
-from shared.archive.segment import whole_records
 from shared.errors import Refused, TryLater
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
 from shared.printing import printer, table
 from shared.program import run, settings_of
 from shared.settings import LogSettings
+from velro.archive_damage import Examined, advice, advice_without_log, examined
 from velro.options import AsJson, use_environment
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def verify(
         bool, typer.Option("--against-log", help="Also compare each event with the log's.")
     ] = False,
 ) -> None:
-    """Read every segment, check every hash and link; ends with 1 where one is not as written."""
+    """Read every segment, check every hash and link; name all that is damaged, and what to do.
+
+    Ends with 1 where something is not as it was written.
+    """
     use_environment()
     raise typer.Exit(run(_verified(against_log=against_log)))
 
@@ -161,41 +164,51 @@ def _table(entries: list[Entry]) -> Table:
 
 async def _verified(*, against_log: bool) -> int:
     console = printer()
-    try:
-        async with opened_archive() as archive:
-            events = await _segments_verified(archive, console)
-            console.print(f"  every segment is as it was written: {events:,} events")
+    async with opened_archive() as archive:
+        with _bar(console) as progress:
+            task = progress.add_task("segments", total=None)
+            found = await examined(
+                archive, lambda done, of: progress.update(task, completed=done, total=of)
+            )
+        try:
+            if found.damage:
+                await _tell_damage(found, archive, console)
+                return EXIT_DAMAGED
+            console.print(f"  every segment is as it was written: {found.events:,} events")
             if against_log:
-                async with opened_log("velro archive") as opened:
-                    same = 0
-                    with _bar(console) as progress:
-                        task = progress.add_task("events compared with the log's", total=None)
-                        async with aclosing(compare(opened.log, archive)) as compared:
-                            async for so_far in compared:
-                                same = so_far.position
-                                progress.update(task, completed=same, total=so_far.until)
-                console.print(f"  the log has the same events up to position {same:,}")
-    except (ArchiveDamaged, ArchiveForked) as error:
-        console.print(Text.assemble("  ", ("✗", "bold red"), f" {error}"))
-        return EXIT_DAMAGED
+                await _compared(archive, console)
+        except (ArchiveDamaged, ArchiveForked) as error:
+            console.print(_wrong(f"{error}"), soft_wrap=True)
+            return EXIT_DAMAGED
     return 0
 
 
-async def _segments_verified(archive: Archive, console: Console) -> int:
-    links = await archive.chain()
-    events = 0
-    previous: Entry | None = None
-    with _bar(console) as progress:
-        task = progress.add_task("segments", total=len(links))
-        async for entry in archive.entries():
-            content = await archive.content(entry, after=previous)
-            count = sum(1 for _ in whole_records(content))
-            if count != entry.count:
-                raise ArchiveDamaged(f"{entry.key} holds {count} events, not {entry.count}")
-            events += count
-            previous = entry
-            progress.advance(task)
-    return events
+async def _compared(archive: Archive, console: Console) -> None:
+    same = 0
+    async with opened_log("velro archive") as opened:
+        with _bar(console) as progress:
+            task = progress.add_task("events compared with the log's", total=None)
+            async with aclosing(compare(opened.log, archive)) as compared:
+                async for so_far in compared:
+                    same = so_far.position
+                    progress.update(task, completed=same, total=so_far.until)
+    console.print(f"  the log has the same events up to position {same:,}")
+
+
+async def _tell_damage(found: Examined, archive: Archive, console: Console) -> None:
+    for sentence in found.damage:
+        console.print(_wrong(sentence), soft_wrap=True)
+    console.print(f"  {found.events:,} events are as they were written", highlight=False)
+    try:
+        async with opened_log("velro archive") as opened:
+            what_to_do = await advice(found, archive, opened.log)
+    except TryLater:
+        what_to_do = advice_without_log(found, archive)
+    console.print(f"  {what_to_do}", soft_wrap=True, highlight=False)
+
+
+def _wrong(sentence: str) -> Text:
+    return Text.assemble("  ", ("✗", "bold red"), f" {sentence}")
 
 
 def _bar(console: Console) -> Progress:

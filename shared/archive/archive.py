@@ -46,26 +46,34 @@ class Archive:
         """What every key of it begins with, without the slash at the end."""
         return self._root
 
+    @property
+    def manifest(self) -> str:
+        """What the keys of its manifest begin with."""
+        return f"{self._root}/manifest/"
+
     async def chain(self) -> list[Link]:
         """The manifest's names, oldest first.
 
         Raises:
             StoreFailed: the bucket gave no answer.
-            ArchiveDamaged: an entry is missing.
+            ManifestBroken: an entry is missing.
         """
-        prefix = f"{self._root}/manifest/"
+        prefix = self.manifest
         names = [key.removeprefix(prefix) async for key in self._bucket.keys(prefix)]
         return chain(links(names))
 
-    async def entry(self, link: Link) -> Entry:
-        """What the manifest says of one segment.
+    async def entry(self, link: Link, *, after: Entry | None = None) -> Entry:
+        """What the manifest says of one segment; seen to follow from another, where that is given.
 
         Raises:
             StoreFailed: the bucket gave no answer.
-            ArchiveDamaged: it is not what its name says.
+            ArchiveDamaged: it is missing, is not what its name says, or does not follow.
         """
-        data = await self._fetched(f"{self._root}/manifest/{link.name}")
-        return decoded(data, link)
+        data = await self._fetched(f"{self.manifest}{link.name}")
+        entry = decoded(data, link)
+        if after is not None and entry.previous != after.hash:
+            raise ArchiveDamaged(f"manifest entry {link.name} does not follow from the one before")
+        return entry
 
     async def head(self) -> Entry | None:
         """The newest entry; None in an empty archive.
@@ -116,9 +124,7 @@ class Archive:
             last_record_sha256=segment.last_record_sha256,
         )
         await self._put(entry.key, segment.packed, "application/zstd")
-        await self._put(
-            f"{self._root}/manifest/{name_of(entry)}", entry.encoded(), "application/json"
-        )
+        await self._put(f"{self.manifest}{name_of(entry)}", entry.encoded(), "application/json")
         return entry
 
     async def read(
@@ -198,11 +204,7 @@ class Archive:
     async def _entries(self, along: Sequence[Link]) -> AsyncGenerator[Entry, None]:
         before: Entry | None = None
         for link in along:
-            entry = await self.entry(link)
-            if before is not None and entry.previous != before.hash:
-                raise ArchiveDamaged(
-                    f"manifest entry {link.name} does not follow from the one before"
-                )
+            entry = await self.entry(link, after=before)
             yield entry
             before = entry
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import AwareDatetime, ValidationError
 
-from shared.archive.errors import ArchiveDamaged
+from shared.archive.errors import ArchiveDamaged, ManifestBroken
 from shared.contracts.events import Fact, Sha256
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def chain(found: Iterable[Link]) -> list[Link]:
     """The longest chain from the first position on, oldest link first; one of several by hash.
 
     Raises:
-        ArchiveDamaged: there are entries, and no chain leads to the last of them.
+        ManifestBroken: there are entries, and no chain leads to the last of them.
     """
     by_hash = {link.hash: link for link in found}
     if not by_hash:
@@ -126,9 +126,11 @@ def chain(found: Iterable[Link]) -> list[Link]:
     kept = [link for link in by_hash.values() if whole[link.hash]]
     if not kept or max(link.last for link in kept) < newest.last:
         reached = max((link.last for link in kept), default=0)
-        raise ArchiveDamaged(
+        raise ManifestBroken(
             f"the manifest leads to position {reached} and has entries up to {newest.last}: "
-            f"an entry between them is missing (the one named {newest.previous}, or one before it)"
+            f"an entry between them is missing (the one named {newest.previous}, or one before it)",
+            reached=reached,
+            newest=newest.last,
         )
     tip = max(kept, key=lambda link: (link.last, link.hash))
     found_chain = [tip]

@@ -18,6 +18,7 @@ from shared.event_log.port import LogMismatch, LogUnavailable
 from shared.messaging.jetstream import jetstream_of
 from tests.archives import Archived, open_archived, velro_environment
 from tests.programs import VELRO, velro
+from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -231,12 +232,56 @@ async def test_the_archive_is_listed_verified_and_printed(
     assert [line[:15] for line in out.splitlines()] == ['{"position": 59', '{"position": 60']
 
 
-async def test_verifying_names_what_is_not_as_it_was_written(
-    world: Archived, env: dict[str, str]
+async def test_verifying_names_all_that_is_damaged_and_a_way_that_mends_it(
+    world: Archived, env: dict[str, str], bucket: S3Address
+) -> None:
+    await world.fill(1, 100)
+    first, second, third, fourth, *_ = entries = await world.catch_up()
+    await world.bucket.delete(second.key)
+    client = s3_client(bucket)
+    stored = client.get_object(Bucket=bucket.bucket, Key=fourth.key)
+    body = bytearray(stored["Body"].read())
+    body[len(body) // 2] ^= 1
+    client.put_object(
+        Bucket=bucket.bucket, Key=fourth.key, Body=bytes(body), Metadata=stored["Metadata"]
+    )
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert f"{second.key} is missing from the bucket" in out
+    assert f"{fourth.key}: a segment" in out
+    assert f"{100 - second.count - fourth.count} events are as they were written" in out
+    assert first.key not in out
+    assert third.key not in out
+    assert f"the stream still has the events {second.first} to 100" in out
+    assert f"begins with {second.first:020d} or a higher number" in out
+
+    # As it was told:
+    await world.bucket.delete(fourth.key)
+    manifest = [key async for key in world.bucket.keys(world.archive.manifest)]
+    for key in sorted(manifest, reverse=True):
+        if key.removeprefix(world.archive.manifest)[:20] >= f"{second.first:020d}":
+            await world.bucket.delete(key)
+    assert [entry.last for entry in await world.catch_up()][-1] == 100
+    assert len([entry async for entry in world.archive.entries()]) == len(entries)
+    code, out = await velro(env, "archive", "verify", "--against-log")
+    assert code == 0, out
+    assert "every segment is as it was written: 100 events" in out
+
+
+async def test_no_way_is_told_that_would_lose_what_the_stream_no_longer_has(
+    world: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
     await world.fill(1, 60)
     _, second, *_ = await world.catch_up()
     await world.bucket.delete(second.key)
+    await lost(world)
     code, out = await velro(env, "archive", "verify")
     assert code == 1
-    assert f"{second.key} is missing from the bucket" in out
+    assert "cannot be written anew: the stream lacks" in out
+    link = (await world.archive.chain())[second.number - 1]
+    client = s3_client(bucket)
+    client.delete_object(Bucket=bucket.bucket, Key=f"{world.archive.manifest}{link.name}")
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert "an entry between them is missing" in out
+    assert "cannot be written anew: the stream lacks" in out
