@@ -7,7 +7,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    ParamValidationError,
+)
 
 from shared.contracts.reasons import ReasonCode
 from shared.errors import in_words
@@ -15,7 +20,9 @@ from shared.http11.errors import HttpFailed
 from shared.object_store.port import StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
+
+    from shared.object_store.settings import S3Settings
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
@@ -46,6 +53,8 @@ _CREDENTIALS: Final = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+# Of an answer to HEAD the status is all there is.
+_NO_BUCKET: Final = ("NoSuchBucket", f"HeadBucket: {NOT_FOUND}")
 _DIGEST: Final = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
 )
@@ -70,9 +79,40 @@ async def within(deadline_s: float) -> AsyncGenerator[None]:
     except TimeoutError as error:
         detail = f"the bucket did not answer within {deadline_s:g} s"
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
+    except EndpointConnectionError as error:
+        # Its own words are the address with all of the question.
+        detail = f"{type(error).__name__}: no connection"
+        raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
     except (BotoCoreError, aiohttp.ClientError, HttpFailed, OSError) as error:
         detail = in_words(error)
         raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
+
+
+@contextlib.contextmanager
+def of_the_whole_bucket(settings: S3Settings) -> Generator[None]:
+    """What fails inside says something of the bucket, and of no single object.
+
+    Raises:
+        StoreFailed: with the bucket's name, and what a person can do.
+    """
+    try:
+        yield
+    except StoreFailed as error:
+        place = f"{settings.bucket} at {settings.endpoint_url or 'Amazon S3'}"
+        detail, advice = error.detail, ""
+        if error.reason is ReasonCode.CREDENTIALS_REFUSED:
+            detail = f"the bucket {place} refuses our keys ({error.detail})"
+            advice = (
+                "set VELRO_S3_ACCESS_KEY and VELRO_S3_SECRET_KEY, or the files that hold them, to "
+                "keys that may list, read, write and delete there"
+            )
+        elif any(said in error.detail for said in _NO_BUCKET):
+            detail = f"there is no bucket {place}"
+            advice = "make it, or set VELRO_S3_BUCKET and VELRO_S3_ENDPOINT_URL to the right one"
+        elif error.reason is ReasonCode.BUCKET_UNAVAILABLE:
+            detail = f"the bucket {place} cannot be used ({error.detail})"
+            advice = "see that the service runs, and that VELRO_S3_ENDPOINT_URL leads to it"
+        raise StoreFailed(error.reason, detail, advice=advice) from error
 
 
 def status_of(error: ClientError) -> int:

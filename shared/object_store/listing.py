@@ -18,8 +18,9 @@ import aiohttp
 from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
-from shared.object_store.failures import within
+from shared.object_store.failures import of_the_whole_bucket, within
 from shared.object_store.port import Listed, StoreFailed
+from shared.object_store.wire import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from shared.object_store.settings import S3Settings
 
-_OK: Final = 200
-_REFUSED: Final = frozenset({401, 403})
 _SIGNED_FOR_S: Final = 300
 
 
@@ -67,18 +66,18 @@ async def _page(
     url = await client.generate_presigned_url(
         "list_objects_v2", Params=asked, ExpiresIn=_SIGNED_FOR_S
     )
-    async with within(settings.timeout_s), session.get(URL(url, encoded=True)) as answer:
-        body = await answer.read()
-        status = answer.status
-    if status == _OK:
+    with of_the_whole_bucket(settings):
+        async with within(settings.timeout_s), session.get(URL(url, encoded=True)) as response:
+            body = await response.read()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        answer = Answer("ListObjectsV2", response.status, headers, body)
+        if not answer.ok:
+            raise answer.failure()
         try:
             return _parsed(ET.fromstring(body))  # noqa: S314 - see the import
         except (ET.ParseError, ValueError) as error:
-            detail = f"the list of {asked['Bucket']} cannot be read: {error}"
+            detail = f"its list cannot be read: {error}"
             raise StoreFailed(ReasonCode.BUCKET_UNAVAILABLE, detail) from error
-    reason = ReasonCode.CREDENTIALS_REFUSED if status in _REFUSED else ReasonCode.BUCKET_UNAVAILABLE
-    said = body[:300].decode(errors="replace")
-    raise StoreFailed(reason, f"ListObjectsV2 of {asked['Bucket']}: {status}: {said}")
 
 
 def _parsed(root: ET.Element) -> _Page:

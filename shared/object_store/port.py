@@ -23,11 +23,11 @@ class StoreFailed(TryLater):
 
     Attributes:
         reason: what alerts and the retry policy read.
-        detail: a sentence for a person.
+        detail: a sentence for a person; what the person can do is in the message alone.
     """
 
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+    def __init__(self, reason: ReasonCode, detail: str, *, advice: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" + (f": {advice}" if advice else ""))
         self.reason = reason
         self.detail = detail
 

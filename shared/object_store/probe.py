@@ -18,7 +18,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.object_store.capabilities import BodyCheck, BucketCapabilities
 from shared.object_store.checksums import ALGORITHMS, PARAMETERS, as_header, digest_of
 from shared.object_store.clients import s3_clients
-from shared.object_store.failures import within
+from shared.object_store.failures import of_the_whole_bucket, within
 from shared.object_store.port import StoreFailed
 from shared.object_store.trailer import put_with_trailer
 
@@ -92,9 +92,10 @@ class _Probe:
         self._reasons: list[str] = []
 
     async def run(self) -> BucketCapabilities:
-        async with within(self._settings.timeout_s):
-            # Some services make a bucket that is missing when something is put there.
-            await self._clients.plain.head_bucket(Bucket=self._settings.bucket)
+        with of_the_whole_bucket(self._settings):
+            async with within(self._settings.timeout_s):
+                # Some services make a bucket that is missing when something is put there.
+                await self._clients.plain.head_bucket(Bucket=self._settings.bucket)
         try:
             skew_s = await self._round_trip()
             conditional_put = await self._conditional_put()

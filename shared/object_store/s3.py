@@ -22,6 +22,7 @@ from shared.object_store.failures import (
     CONFLICT,
     NOT_FOUND,
     PRECONDITION_FAILED,
+    of_the_whole_bucket,
     within,
 )
 from shared.object_store.file_part import FilePart
@@ -154,8 +155,9 @@ class S3ObjectStore:
         paginator = self._clients.plain.get_paginator("list_objects_v2")
         pages = aiter(paginator.paginate(Bucket=self.bucket, Prefix=prefix))
         while True:
-            async with within(self._settings.timeout_s):
-                page = await anext(pages, None)
+            with of_the_whole_bucket(self._settings):
+                async with within(self._settings.timeout_s):
+                    page = await anext(pages, None)
             if page is None:
                 return
             for found in page.get("Contents", []):

@@ -74,12 +74,30 @@ async def test_an_empty_bucket_has_no_pages(bucket: S3Address) -> None:
 
 
 async def test_a_bucket_that_is_not_there_is_an_error_and_not_empty(bucket: S3Address) -> None:
-    missing = replace(bucket, bucket=f"t{secrets.token_hex(6)}")
-    with pytest.raises(StoreFailed, match="404"):
-        await listed(settings_for(missing))
+    settings = settings_for(replace(bucket, bucket=f"t{secrets.token_hex(6)}"))
+    said = f"there is no bucket {settings.bucket} at {settings.endpoint_url}: make it, or set"
+    with pytest.raises(StoreFailed, match=said):
+        await listed(settings)
+    async with s3_object_store(settings) as store:
+        with pytest.raises(StoreFailed, match=said):
+            await anext(store.keys(), None)
+        with pytest.raises(StoreFailed, match=said):
+            await store.learn()
 
 
 async def test_refused_credentials_are_told_from_an_outage(bucket: S3Address) -> None:
-    with pytest.raises(StoreFailed) as refused:
+    said = f"the bucket {bucket.bucket} at .* refuses our keys .*: set VELRO_S3_ACCESS_KEY"
+    with pytest.raises(StoreFailed, match=said) as refused:
         await listed(settings_for(bucket, secret_key="another"))
     assert refused.value.reason is ReasonCode.CREDENTIALS_REFUSED
+    assert "<Error>" not in str(refused.value)
+
+
+async def test_a_service_that_is_away_is_named_with_its_bucket(bucket: S3Address) -> None:
+    settings = settings_for(replace(bucket, endpoint_url="http://127.0.0.1:1"))
+    said = f"the bucket {bucket.bucket} at http://127.0.0.1:1/ cannot be used .*: see that"
+    with pytest.raises(StoreFailed, match=said):
+        await listed(settings)
+    async with s3_object_store(settings) as store:
+        with pytest.raises(StoreFailed, match=said):
+            await anext(store.keys(), None)

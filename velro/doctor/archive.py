@@ -60,7 +60,7 @@ def archive_part(log: LogSettings, bucket: S3Settings, settings: ArchiveSettings
         name="archive",
         opened=opened,
         checks={"log": _log, "age": _age},
-        advice="see that the bucket and NATS answer",
+        advice="see that the bucket and NATS answer, as their own checks say",
     )
 
 
