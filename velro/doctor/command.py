@@ -12,7 +12,7 @@ from rich.text import Text
 from generation_svc.settings import GenerationSettings
 from shared.archive.settings import ArchiveSettings
 from shared.object_store.settings import S3Settings
-from shared.printing import printer, table
+from shared.printing import printer
 from shared.program import run
 from shared.settings import BadSettings, LogSettings, loaded
 from storage_svc.settings import StorageSettings
@@ -29,6 +29,8 @@ from velro.read_models import ReadModelName, read_model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
 EXIT_RED: Final = 1
 # A pool of 10, the projector and the watch; a pool of 8 and the same. See the compositions.
@@ -51,7 +53,7 @@ def doctor(
         told = {"level": level, "findings": [dataclasses.asdict(finding) for finding in findings]}
         printer().print_json(json.dumps(told))
     else:
-        _show(findings)
+        show(findings, printer())
     raise typer.Exit(EXIT_RED if level is Level.RED else 0)
 
 
@@ -128,12 +130,18 @@ def _retrying() -> Retrying:
     return Retrying(horizons)
 
 
-def _show(findings: Sequence[Finding]) -> None:
-    console = printer()
-    shown = table("", "check", "found", "what to do")
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """What is well in a line each, on a terminal cut off at its edge; all else whole."""
     for finding in findings:
-        level = Text(finding.level, finding.level)  # they are named after colours
-        shown.add_row(level, finding.check, finding.found, finding.advice)
-    console.print(shown)
+        # Levels are named after colours.
+        line = Text.assemble(
+            "  ", (f"{finding.level:<6}", finding.level), f"  {finding.check}: {finding.found}"
+        )
+        if finding.level is Level.GREEN and console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            console.print(line, soft_wrap=True)
+        if finding.advice:
+            console.print(f"          -> {finding.advice}", soft_wrap=True)
     counts = {level: sum(f.level is level for f in findings) for level in Level}
     console.print(", ".join(f"{count} {level}" for level, count in counts.items() if count))
