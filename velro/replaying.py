@@ -119,14 +119,18 @@ def _tell(console: Console, name: ReadModelName, rebuilt: Rebuilt) -> None:
     console.print(
         f"  {name} is rebuilt up to position {rebuilt.position:,}, in {rebuilt.took_s:.1f} s{begun}"
     )
-    if rebuilt.parked:
-        console.print(f"  {rebuilt.parked:,} events could not be applied: velro parked list")
+    _tell_parked(console, rebuilt.parked)
     if rebuilt.comparison is None:
         return
     console.print(f"  compared with what served, both at position {rebuilt.comparison.position:,}:")
     for table in rebuilt.comparison.tables:
         console.print(f"    {table}")
     console.print(f"  it serves now, and what served is kept: velro replay {name} --undo")
+
+
+def _tell_parked(console: Console, events: int) -> None:
+    if events:
+        console.print(f"  {events:,} events could not be applied: velro parked list")
 
 
 async def undo_with_bar(name: ReadModelName, console: Console, *, grace: timedelta) -> None:
@@ -154,6 +158,7 @@ async def undo_with_bar(name: ReadModelName, console: Console, *, grace: timedel
         f"  {name} is switched back: it caught up {undone.caught_up:,} events to position "
         f"{undone.position:,} in {undone.took_s:.1f} s; --undo again switches forth"
     )
+    _tell_parked(console, undone.parked)
 
 
 async def only_with_bar(

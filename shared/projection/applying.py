@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-import structlog
-
 from shared.contracts.envelope import Recorded
 from shared.projection.errors import PoisonedEvent, Superseded
 from shared.projection.folding import NOT_STORABLE, fold, save_one
@@ -16,14 +14,13 @@ from shared.projection.stuck import ending_when_stuck
 from shared.projection.tables import QUERIES, Checkpoint, channel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asyncpg import Connection, Record
 
     from shared.projection.batch import Batch, Unreadable
     from shared.projection.port import ReadModel
 
-_log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 
@@ -78,6 +75,7 @@ class Applier(Generic[Row]):
         *,
         poison: Poison,
         fold_limit_s: float | None = None,
+        on_parked: Callable[[Parked], None] = lambda _: None,
     ) -> None:
         """Write over this connection, whose search path names the schema.
 
@@ -87,12 +85,14 @@ class Applier(Generic[Row]):
             model: whose tables they are.
             poison: what an event that cannot be applied does.
             fold_limit_s: the process ends when folding one batch takes longer; None: it waits.
+            on_parked: hears of each event that was put aside.
         """
         self._connection = connection
         self._channel = channel_of(schema)
         self._model = model
         self._poison = poison
         self._fold_limit_s = fold_limit_s
+        self._on_parked = on_parked
         self._marks = Marks()
         self.parked: set[str] = set()
         self.parked_count = 0
@@ -119,14 +119,7 @@ class Applier(Generic[Row]):
         self.parked.update(event.generation_id for event in parked)
         self.parked_count += len(parked)
         for event in parked:
-            _log.error(
-                "event_parked",
-                read_model=self._model.name,
-                position=event.position,
-                subject=event.subject,
-                type=event.event_type,
-                reason=event.reason,
-            )
+            self._on_parked(event)
         return Checkpoint(checkpoint.incarnation, batch.last, batch.fingerprint)
 
     async def _transaction(

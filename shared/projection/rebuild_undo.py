@@ -54,10 +54,12 @@ class Undone:
     Attributes:
         position: where the read model stands now.
         caught_up: how many events the tables had missed.
+        parked: how many events are put aside in it.
     """
 
     position: int
     caught_up: int
+    parked: int
     took_s: float
 
 
@@ -111,7 +113,12 @@ async def undo(
             checkpoint = await catch_up(checkpoint, await log.last_position())
             position = await switch.tried(checkpoint)
             if position is not None:
-                return Undone(position, position - first.position, time.monotonic() - began)
+                return Undone(
+                    position=position,
+                    caught_up=position - first.position,
+                    parked=applier.parked_count,
+                    took_s=time.monotonic() - began,
+                )
             await applier.begin()  # what it parked in a try that was taken back, is not
             await asyncio.sleep(_PAUSE_S)
         raise AnotherIsActive(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Record
 
     from shared.event_log.port import EventLog
+    from shared.projection.applying import Parked
     from shared.projection.batch import Batch, Decoding
     from shared.projection.port import ReadModel
     from shared.projection.tables import Checkpoint
@@ -215,6 +216,16 @@ class Projector(Generic[Row]):
         if self.whole is not None:
             await self.whole()
 
+    def _tell_parked(self, event: Parked) -> None:
+        _log.error(
+            "event_parked",
+            read_model=self.model.name,
+            position=event.position,
+            subject=event.subject,
+            type=event.event_type,
+            reason=event.reason,
+        )
+
     def _interrupt(self) -> None:
         if self._interrupted is not None and not self._interrupted.done():
             self._interrupted.set_result(None)
@@ -253,6 +264,7 @@ class Projector(Generic[Row]):
             self.model,
             poison=Poison.PARK,
             fold_limit_s=timing.fold_limit_s,
+            on_parked=self._tell_parked,
         )
         await applier.begin()
         self._standing.parked = applier.parked_count

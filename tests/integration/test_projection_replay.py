@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from generation_svc.read_model.model import NAME
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
@@ -13,6 +14,7 @@ from shared.messaging.jetstream import jetstream_of
 from shared.projection.applying import Poison
 from shared.projection.errors import AnotherIsActive, PoisonedEvent, RebuildDiffers
 from shared.projection.rebuild import Progress, Rebuilt, replay
+from shared.projection.rebuild_undo import undo
 from shared.projection.runner import Projector, ProjectorState
 from tests.generation_events import (
     REQUESTED,
@@ -27,7 +29,7 @@ from tests.projecting import QUICK, World, same_as, table, until_state, world
 from tests.read_models import NewerModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, MutableMapping, Sequence
 
     from shared.contracts.subjects import Subjects
 
@@ -135,6 +137,25 @@ async def test_it_may_be_told_to_park_instead(here: World) -> None:
     await some_history(here, "g2")
     assert (await replayed(here, poison=Poison.PARK)).parked == 1
     assert set(await here.rows()) == {"g1", "g2"}
+
+
+async def test_what_is_parked_is_an_alert_of_the_service_and_a_number_of_a_command(
+    here: World,
+) -> None:
+    def alerts(lines: Sequence[MutableMapping[str, Any]]) -> int:
+        return sum(line["event"] == "event_parked" for line in lines)
+
+    with capture_logs() as lines:
+        async with here.projector().running():
+            await here.reached(await some_history(here, "g1"))
+            await here.reached(await here.say_bytes(here.subjects.storage("g1"), b"?"))
+    assert alerts(lines) == 1
+    await replayed(here, poison=Poison.PARK)
+    await here.say_bytes(here.subjects.storage("g1"), b"?")
+    with capture_logs() as lines:
+        assert (await replayed(here, poison=Poison.PARK)).parked == 2
+        assert (await undo(here.dsn, here.log, here.model, here.decoding)).parked == 2
+    assert alerts(lines) == 0
 
 
 async def test_two_rebuilds_of_one_read_model_do_not_run_at_once(here: World) -> None:

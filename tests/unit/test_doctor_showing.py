@@ -10,9 +10,7 @@ from velro.doctor.command import show
 from velro.doctor.findings import Finding, Level
 
 LONG = "the log ends at position 0, and the read model holds events up to 16: it was made anew"
-ADVICE = (
-    "if the log was lost, bring it back with `velro restore`, else accept this one"
-)
+ADVICE = "if the log was lost, bring it back with `velro restore`, else accept this one"
 
 
 def test_what_is_well_takes_a_line_and_what_is_not_is_told_whole() -> None:
