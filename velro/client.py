@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 from httpx_sse import aconnect_sse
@@ -13,6 +13,8 @@ from shared.errors import Refused, TryLater
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
+
+WATCH_S: Final = 300
 
 
 class ApiAway(TryLater):
@@ -87,6 +89,22 @@ class Requested(BaseModel):
     position: int
 
 
+class Part(BaseModel):
+    """A part of the service, and what is wrong with it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    problem: str | None
+
+
+class Readiness(BaseModel):
+    """What `/readyz` says."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    parts: dict[str, Part]
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """A connection to one generation service. Use as an async context manager."""
@@ -149,13 +167,17 @@ class Api:
     async def watch(
         self, requested: Requested | Generation, *, until: str = "finished"
     ) -> AsyncGenerator[Generation]:
-        """The generation each time it changes, until it is finished (or `stored`).
+        """The generation each time it changes, until it is finished (or `stored`), for WATCH_S.
 
         Raises:
             ApiAway, ApiRefused: with a sentence.
         """
         path = f"/v1/generations/{requested.id}/watch"
-        params = {"until": until, "at_least": str(requested.position)}
+        params = {
+            "until": until,
+            "at_least": str(requested.position),
+            "timeout_s": str(WATCH_S),
+        }
         try:
             async with aconnect_sse(self.client, "GET", path, params=params) as source:
                 if not source.response.is_success:
@@ -167,16 +189,29 @@ class Api:
         except httpx.TransportError as error:
             raise ApiAway(f"the generation service ended the watch: {error}") from error
 
+    async def problems(self) -> list[str]:
+        """What keeps the service from its work, a sentence for each part; empty: nothing does.
+
+        Raises:
+            ApiAway: no answer.
+        """
+        answer = await self._answer("GET", "/readyz")
+        parts = Readiness.model_validate_json(answer.content).parts
+        return [f"{name}: {part.problem}" for name, part in parts.items() if part.problem]
+
     async def _ask(self, method: str, path: str, **rest: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
+        answer = await self._answer(method, path, **rest)
+        _check(answer)
+        return answer
+
+    async def _answer(self, method: str, path: str, **rest: Any) -> httpx.Response:  # noqa: ANN401 - as above
         try:
-            answer = await self.client.request(method, path, **rest)
+            return await self.client.request(method, path, **rest)
         except httpx.TransportError as error:
             raise ApiAway(
                 f"the generation service at {self.client.base_url} does not answer: {error}; "
                 "start it with `velro up`, or say where it is in VELRO_API_URL"
             ) from error
-        _check(answer)
-        return answer
 
 
 def _check(answer: httpx.Response) -> None:

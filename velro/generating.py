@@ -12,8 +12,9 @@ from rich.text import Text
 
 from shared.printing import printer
 from shared.program import run
-from velro.client import Api, Generation
+from velro.client import WATCH_S, Api, Generation
 from velro.options import use_environment
+from velro.waiting import Waiting
 
 DEFAULT_API_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_MODELS: Final = {"sandbox": "sandbox/painter", "fal": "fal-ai/flux/schnell"}
@@ -55,6 +56,7 @@ async def _generated(
         TimeElapsedColumn(),
         console=console,
     )
+    waiting = Waiting()
     async with Api.at(url) as api:
         with progress:
 
@@ -63,12 +65,24 @@ async def _generated(
                 requested = await api.request(
                     user_id=user_id, provider=provider, model=chosen, input_={"prompt": prompt}
                 )
+                console.print(f"{requested.id} is requested", highlight=False)
+                waiting.saw(requested.id, "requested")
                 async for seen in api.watch(requested):
                     progress.update(task, completed=STEPS.get(seen.status, 4), status=seen.status)
+                    waiting.saw(seen.id, seen.status, finished=seen.finished)
                 return await api.get(requested.id)
 
-            async with asyncio.TaskGroup() as running:
-                tasks = [running.create_task(one(number)) for number in range(count)]
+            telling = asyncio.create_task(waiting.told(api, console))
+            try:
+                async with asyncio.TaskGroup() as running:
+                    tasks = [running.create_task(one(number)) for number in range(count)]
+            except asyncio.CancelledError:
+                if waiting.statuses:
+                    console.print(f"the request is left in place; {waiting.later}", soft_wrap=True)
+                raise
+            finally:
+                telling.cancel()
+                await asyncio.wait((telling,))
     finished = [task.result() for task in tasks]
     for found in finished:
         console.print(_described(found, url), soft_wrap=True, highlight=False)
@@ -77,6 +91,9 @@ async def _generated(
 
 def _described(found: Generation, api_url: str) -> Text:
     """The generation and, a line each, addresses that go on leading to its bytes."""
+    if not found.finished:
+        said = f"{found.id} is still {found.status} after {WATCH_S // 60} minutes, and goes on"
+        return Text(f"{said}: `velro show {found.id}` tells what became of it", "yellow")
     if found.status != "completed":
         because = f": {found.error.code}, {found.error.detail}" if found.error else ""
         return Text.assemble((f"{found.id} {found.status}", "red"), because)
