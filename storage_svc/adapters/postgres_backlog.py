@@ -49,19 +49,28 @@ class PostgresBacklog:
         until: datetime,
         max_rows: int,
         closed_hosts: Collection[str] = (),
+        probed_hosts: Collection[str] = (),
     ) -> list[Lease]:
         """Take outputs that are due; see the port."""
-        wanted = {"owner": owner, "now": now, "until": until, "closed_hosts": list(closed_hosts)}
+        wanted = {"owner": owner, "now": now, "until": until}
+        others = wanted | {"closed_hosts": [*closed_hosts, *probed_hosts]}
         async with self._leasing() as connection:
             await self._queries.run(connection, "promote", now=now, max_rows=_PROMOTED_AT_ONCE)
-            rows = await self._queries.rows(connection, "lease_living", **wanted, max_rows=max_rows)
-            living = [_lease(row) for row in sorted(rows, key=_order)]
-            if len(living) == max_rows:
-                return living
-            rows = await self._queries.rows(
-                connection, "lease_dead", **wanted, max_rows=max_rows - len(living)
-            )
-            return living + [_lease(row) for row in sorted(rows, key=_order)[::-1]]
+            leases: list[Lease] = []
+            if probed_hosts:
+                rows = await self._queries.rows(
+                    connection,
+                    "lease_probes",
+                    **wanted,
+                    hosts=list(probed_hosts),
+                    max_rows=max_rows,
+                )
+                leases += map(_lease, rows)
+            for name, backwards in (("lease_living", False), ("lease_dead", True)):
+                if left := max_rows - len(leases):
+                    rows = await self._queries.rows(connection, name, **others, max_rows=left)
+                    leases += map(_lease, sorted(rows, key=_order, reverse=backwards))
+            return leases
 
     async def lease_generation(
         self, generation_id: str, *, owner: str, now: datetime, until: datetime

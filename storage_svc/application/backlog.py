@@ -64,6 +64,7 @@ class Backlog(Protocol):
         until: datetime,
         max_rows: int,
         closed_hosts: Collection[str] = (),
+        probed_hosts: Collection[str] = (),
     ) -> list[Lease]:
         """Take outputs that are due: living links first, by death, users in turns among equals.
 
@@ -73,6 +74,8 @@ class Backlog(Protocol):
             until: when these leases run out.
             max_rows: how many at most.
             closed_hosts: hosts that nothing is to be fetched from now.
+            probed_hosts: hosts that one output each is fetched from, to find out about them: the
+                least tried, since one that failed before may be at fault itself.
         """
         ...
 

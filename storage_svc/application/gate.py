@@ -39,11 +39,13 @@ class Admission:
     Attributes:
         max_rows: how many outputs.
         closed_hosts: not from these: they are down, or just back and have as much as they may.
+        probed_hosts: one from each of these, which are down and due to be tried.
         changes_at: when more may be allowed without any report; None: nothing is held back.
     """
 
     max_rows: int
     closed_hosts: frozenset[str]
+    probed_hosts: frozenset[str]
     changes_at: datetime | None
 
 
@@ -68,10 +70,13 @@ class Gate:
         room = free if self._ramp is None else max(0, min(free, self._ramp - running))
         allowed = self._bucket.allows(now)
         closed = {host: c for host, c in self._hosts.items() if c.allows(now) == 0}
+        full = frozenset(filter(self._is_full, self._host_ramps))
+        probed = frozenset(host for host, c in self._hosts.items() if c.allows(now) == 1) - full
         waits = [c.opens_until for c in (self._bucket, *closed.values()) if c.opens_until]
         return Admission(
             max_rows=room if allowed is None else min(room, allowed),
-            closed_hosts=frozenset(closed).union(filter(self._is_full, self._host_ramps)),
+            closed_hosts=full.union(closed),
+            probed_hosts=probed,
             changes_at=min(waits, default=None),
         )
 

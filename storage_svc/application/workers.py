@@ -155,6 +155,7 @@ class Workers:
             until=now + timedelta(seconds=self._settings.lease_s),
             max_rows=admission.max_rows,
             closed_hosts=admission.closed_hosts,
+            probed_hosts=admission.probed_hosts,
         )
         refused = [lease.ref for lease in leases if not self._start(lease, now)]
         if refused:

@@ -52,6 +52,32 @@ returning
     backlog.source_url, backlog.source_host, backlog.dies_at, backlog.deadline, backlog.turn,
     backlog.attempts;
 
+-- name: lease_probes(now, until, owner, hosts, max_rows)
+-- Take one output of each of these hosts: of those that live the least tried. By death alone it
+-- would be one of those that fail by themselves, again and again, while all others wait.
+with due as (
+    select least_tried.generation_id, least_tried.output_index
+    from unnest(:hosts::text[]) as probed (host)
+    cross join lateral (
+        select generation_id, output_index, deadline
+        from backlog
+        where ready and source_host = probed.host
+            and (lease_until is null or lease_until <= :now)
+        order by deadline <= :now::timestamptz - interval '1 second', attempts, deadline, turn
+        limit 1
+        for update skip locked
+    ) as least_tried
+    order by least_tried.deadline
+    limit :max_rows
+)
+update backlog set lease_owner = :owner, lease_until = :until
+from due
+where backlog.generation_id = due.generation_id and backlog.output_index = due.output_index
+returning
+    backlog.generation_id, backlog.output_index, backlog.user_id, backlog.provider,
+    backlog.source_url, backlog.source_host, backlog.dies_at, backlog.deadline, backlog.turn,
+    backlog.attempts;
+
 -- name: lease_one(now, until, owner, generation_id)
 -- Take the outputs of one generation that are not stored, whatever they wait for: a person asks.
 with wanted as (

@@ -87,6 +87,7 @@ class Table:
         owner: str = "me",
         now: datetime = NOON,
         closed_hosts: tuple[str, ...] = (),
+        probed_hosts: tuple[str, ...] = (),
     ) -> list[Lease]:
         return await self.backlog.lease(
             owner=owner,
@@ -94,6 +95,7 @@ class Table:
             until=now + MINUTE,
             max_rows=max_rows,
             closed_hosts=closed_hosts,
+            probed_hosts=probed_hosts,
         )
 
     async def order(self, max_rows: int = 100, **options: Any) -> list[str]:  # noqa: ANN401 - as lease
@@ -249,6 +251,29 @@ async def test_nothing_is_taken_from_a_host_that_is_left_alone(table: Table) -> 
     await table.add("up", NOON + 2 * HOUR, host="up.example")
     assert await table.order(closed_hosts=("down.example",)) == ["up"]
     assert await table.order() == ["down"]
+
+
+async def test_a_host_is_probed_with_what_has_not_failed_by_itself(table: Table) -> None:
+    for number in range(3):
+        await table.add(f"bad-{number}", NOON + (1 + number) * MINUTE, host="down.example")
+        await table.failed(f"bad-{number}", attempt=1 + number, retry_at=NOON)
+    await table.add("dead", NOON - HOUR, host="down.example")
+    await table.add("good", NOON + 168 * HOUR, host="down.example")
+    await table.add("up", NOON + 2 * HOUR, host="up.example")
+    down = ("down.example",)
+    assert await table.order(probed_hosts=down) == ["good", "up"]
+    assert await table.order(probed_hosts=down) == ["bad-0"], "where nothing better is there"
+    assert await table.order() == ["bad-1", "bad-2", "dead"]
+
+
+async def test_probes_are_no_more_than_what_may_be_taken(table: Table) -> None:
+    for name in ("a", "b", "c"):
+        await table.add(name, NOON + HOUR, host=f"{name}.example")
+    hosts = ("a.example", "b.example", "nothing.waits.example")
+    assert len(await table.order(max_rows=1, probed_hosts=hosts)) == 1
+    assert len(await table.order(probed_hosts=hosts)) == 2, (
+        "the other probe, and the host that is up"
+    )
 
 
 async def test_what_failed_because_of_the_bucket_comes_back_when_the_bucket_does(

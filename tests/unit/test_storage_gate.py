@@ -96,9 +96,20 @@ def test_a_host_that_keeps_failing_stops_only_itself() -> None:
     gate = gate_after(*[failed(ReasonCode.SOURCE_UNAVAILABLE)] * TRIPS_AFTER)
     admission = gate.admits(NOON, free=8, running=0)
     assert (admission.max_rows, admission.closed_hosts) == (8, {"a.example"})
+    assert not admission.probed_hosts, "not before its pause is over"
     assert not gate.starts(LEASE, NOON)
     assert gate.starts(OTHER_HOST, NOON)
     assert not gate.bucket_is_away
+
+
+def test_a_host_that_is_down_is_probed_one_output_at_a_time() -> None:
+    gate = gate_after(*[failed(ReasonCode.SOURCE_UNAVAILABLE)] * TRIPS_AFTER)
+    later = NOON + FIRST_PAUSE
+    admission = gate.admits(later, free=8, running=0)
+    assert (admission.closed_hosts, admission.probed_hosts) == (frozenset[str](), {"a.example"})
+    assert gate.starts(LEASE, later)
+    admission = gate.admits(later, free=8, running=1)
+    assert (admission.closed_hosts, admission.probed_hosts) == ({"a.example"}, frozenset[str]())
 
 
 def test_when_a_host_is_back_copies_from_it_come_back_as_a_slope() -> None:
