@@ -28,6 +28,8 @@ from storage_svc.settings import CopySettings, StorageSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+# A hundred years; more overflows a date.
+MAX_LIFETIME_H = 876_000
 JSON = Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")]
 
 
@@ -130,7 +132,10 @@ def import_command(
         typer.Option("--map", help="OURS=THEIRS for a column of another name; may be repeated."),
     ] = None,
     lifetime: Annotated[
-        float, typer.Option(min=0, help="Hours that a link lives, where the row does not say.")
+        float,
+        typer.Option(
+            min=0, max=MAX_LIFETIME_H, help="Hours that a link lives, where the row does not say."
+        ),
     ] = 168.0,
     provider: Annotated[str, typer.Option(help="Where the row does not say.")] = "fal",
     model: Annotated[str, typer.Option(help="Where the row does not say.")] = "imported",

@@ -34,6 +34,10 @@ def print_import_plan(console: Console, plan: Plan, *, now: datetime) -> None:
         hours = (plan.next_death - now).total_seconds() / 3600
         table.add_row("", f"the next link dies in {hours:,.1f} hours")
     console.print(table)
+    for number, reason in plan.first_rejected:
+        console.print(f"row {number:,} cannot be imported: {reason}")
+    if (more := plan.rejected - len(plan.first_rejected)) > 0:
+        console.print(f"and {more:,} more")
     hosts = Table("host", "outputs", box=box.SIMPLE, pad_edge=False)
     most_first = sorted(plan.by_host.items(), key=lambda item: -item[1])
     for host, count in most_first[:_HOSTS]:

@@ -45,9 +45,12 @@ _MAX_URL_CHARS: Final = 8192
 # As many hosts are told apart in a plan; what comes after them is counted together.
 _MAX_HOSTS: Final = 1000
 OTHER_HOSTS: Final = "(other hosts)"
+_SHOWN_REJECTED: Final = 5
 # UTF-8 takes up to 4 bytes for each, and NATS 1 MiB a message unless told otherwise.
 _MAX_ROW_CHARS: Final = 200_000
 _OTHER_EVENTS: Final = "the log has other events of a generation with this id"
+# Clocks differ, and what is later than that is a mistake: its links would seem to live for years.
+_MAX_AHEAD: Final = timedelta(days=1)
 
 
 def _aware(value: object) -> object:
@@ -186,6 +189,7 @@ class Plan:
 
     Attributes:
         dead: of those to publish, how many have links that should be dead by now.
+        first_rejected: the first rows that cannot be imported, by number, and why.
         by_host: how many outputs to publish come from where.
     """
 
@@ -197,6 +201,7 @@ class Plan:
     dead: int = 0
     oldest: datetime | None = None
     next_death: datetime | None = None
+    first_rejected: list[tuple[int, str]] = field(default_factory=list["tuple[int, str]"])
     by_host: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, row: Row, dies_at: datetime, now: datetime) -> None:
@@ -243,11 +248,14 @@ class Importer:
     async def plan(self, source: AsyncIterable[Found]) -> Plan:
         """Read everything, and count."""
         plan = Plan()
+        seen: dict[str, int] = {}
         async for found in source:
             plan.rows += 1
-            match self._read(found):
-                case Rejected():
+            match self._read(found, seen):
+                case Rejected() as rejected:
                     plan.rejected += 1
+                    if len(plan.first_rejected) < _SHOWN_REJECTED:
+                        plan.first_rejected.append((rejected.number, rejected.reason))
                 case None:
                     plan.stored_already += 1
                 case Row() as row:
@@ -268,6 +276,7 @@ class Importer:
             The same as `EventLog.append_all`.
         """
         done = Imported()
+        seen: dict[str, int] = {}
         in_flight: deque[tuple[str, Found]] = deque()
 
         def refuse(rejected: Rejected) -> None:
@@ -277,7 +286,7 @@ class Importer:
         async def additions() -> AsyncGenerator[Addition, None]:
             async for found in source:
                 done.rows += 1
-                match self._read(found):
+                match self._read(found, seen):
                     case Rejected() as rejected:
                         refuse(rejected)
                     case None:
@@ -298,8 +307,8 @@ class Importer:
                 yield done
         yield done
 
-    def _read(self, found: Found) -> Row | Rejected | None:
-        """The row; None where it needs no storing."""
+    def _read(self, found: Found, seen: dict[str, int]) -> Row | Rejected | None:
+        """The row; None where it needs no storing. `seen` has a hash of each row so far, by id."""
         values = found.values
         if values is None:
             return Rejected(found.number, found.unreadable, None)
@@ -313,10 +322,21 @@ class Importer:
             return Rejected(found.number, _why(error), values)
         if not (row.needs_storing or self._wishes.include_stored):
             return None
-        if self._wishes.skip_dead and self._dies_at(row) <= self._now:
-            reason = f"its links should be dead since {self._dies_at(row):%Y-%m-%d %H:%M} UTC"
-            return Rejected(found.number, reason, values)
+        if why := self._refusal(row, seen):
+            return Rejected(found.number, why, values)
         return row
+
+    def _refusal(self, row: Row, seen: dict[str, int]) -> str | None:
+        dies_at = self._dies_at(row)
+        if row.created_at > self._now + _MAX_AHEAD:
+            return f"created_at: {row.created_at:%Y-%m-%d %H:%M} UTC is in the future"
+        if self._wishes.skip_dead and dies_at <= self._now:
+            return f"its links should be dead since {dies_at:%Y-%m-%d %H:%M} UTC"
+        # An id is a generation: what differs would be taken for a repeat, and left out unsaid.
+        same = hash((row.user, row.output_urls))
+        if seen.setdefault(row.id, same) != same:
+            return "a row before has this id and other outputs; one row should list them all"
+        return None
 
     def _renamed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         columns = self._wishes.columns

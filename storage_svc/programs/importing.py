@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from shared.errors import VelroError
 from shared.printing import printer
 from shared.program import on_signals
 from storage_svc.adapters.import_sources import rows_of_file, rows_of_postgres
@@ -40,6 +41,10 @@ class Given:
     query: str | None
 
 
+class RejectsNotKept(VelroError):
+    """Nobody would learn what was left out: nothing more is imported."""
+
+
 @dataclass(slots=True)
 class Rejects:
     """Rows that are not imported, one line of JSON each; no file where there are none."""
@@ -50,8 +55,11 @@ class Rejects:
     def add(self, rejected: Rejected) -> None:
         """Write one down."""
         line = {"row": rejected.number, "reason": rejected.reason, "values": rejected.values}
-        with self.path.open("a" if self.count else "w", encoding="utf-8") as file:
-            file.write(json.dumps(line, default=str) + "\n")
+        try:
+            with self.path.open("a" if self.count else "w", encoding="utf-8") as file:
+                file.write(json.dumps(line, default=str) + "\n")
+        except OSError as error:
+            raise RejectsNotKept(f"{self.path} cannot be written: {error.strerror}") from error
         self.count += 1
 
 
@@ -68,6 +76,7 @@ async def import_rows(
 
     Raises:
         SourceUnreadable, SourceAway: the rows cannot be read.
+        RejectsNotKept: rows that were left out cannot be written down.
         TryLater: the log does not answer; a repeat goes on where this ended.
     """
     console = printer()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from shared.contracts.envelope import Context, seal
 from shared.contracts.events import GenerationCancelled, GenerationCompleted, GenerationRequested
 from shared.event_log.memory import MemoryLog
 from shared.event_log.port import NOTHING_YET
 from storage_svc.adapters.import_sources import SourceUnreadable, rows_of_file
+from storage_svc.adapters.terminal_import import print_import_plan
 from storage_svc.application.importing import Found, Imported, Importer, Rejected, Wishes
+from storage_svc.programs.importing import Rejects, RejectsNotKept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -172,6 +176,37 @@ async def test_dead_links_are_rejected_only_when_asked_for() -> None:
     assert rejected == []
     _, (dead,), _ = await imported(old, wishes=Wishes(skip_dead=True))
     assert "should be dead since 2026-01-08" in dead.reason
+
+
+async def test_a_row_for_each_output_of_one_id_is_not_taken_for_a_repeat() -> None:
+    log, (rejected,), done = await imported(row(), row(output_urls=[URL + "?2"]), row())
+    assert "one row should list them all" in rejected.reason
+    assert (rejected.number, done.events, done.events_there_before) == (2, 1, 1)
+    assert len(await events(log)) == 1
+
+
+async def test_what_was_made_in_the_future_is_rejected() -> None:
+    _, (rejected,), _ = await imported(
+        row(created_at=NOW + timedelta(days=2)), row(created_at=NOW + timedelta(hours=1), id="g2")
+    )
+    assert rejected.reason == "created_at: 2026-05-06 00:00 UTC is in the future"
+
+
+async def test_the_plan_says_why_the_first_rows_cannot_be_imported() -> None:
+    bad = [row(id=f"g{number}", output_urls=["ftp://a/b"]) for number in range(8)]
+    plan = await Importer(Wishes(), now=NOW).plan(found(row(), *bad))
+    assert [number for number, _ in plan.first_rejected] == [2, 3, 4, 5, 6]
+    assert "'ftp://a/b' is no http or https URL" in plan.first_rejected[0][1]
+    console = Console(width=80, record=True, file=StringIO())
+    print_import_plan(console, plan, now=NOW)
+    assert "row 2 cannot be imported: output_urls.0" in (said := console.export_text())
+    assert "and 3 more" in said
+
+
+def test_a_file_of_rejects_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path / "nowhere" / "rejects.jsonl")
+    with pytest.raises(RejectsNotKept, match=r"rejects\.jsonl cannot be written: No such file"):
+        rejects.add(Rejected(1, "no", {}))
 
 
 async def test_the_plan_counts_what_would_be_done() -> None:
