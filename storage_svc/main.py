@@ -207,7 +207,10 @@ def backlog_command(
 
 @app.command("retry")
 def retry_command(generation_id: str) -> None:
-    """Copy the outputs of one generation now, also those that were given up on."""
+    """Copy the outputs of one generation now, also those that were given up on.
+
+    Ends with 3 if one is lost.
+    """
     raise typer.Exit(run(retry(settings_of(StorageSettings), _copying(), generation_id)))
 
 
@@ -248,6 +251,8 @@ def quarantine_reject_command(
     index: INDEX = None,
 ) -> None:
     """Refuse it for good: it is neither listed nor tried again."""
+    if not why.strip():
+        raise typer.BadParameter("say why, for whoever asks later", param_hint="--why")
     run(quarantine.reject(settings_of(StorageSettings), generation_id, index, why))
 
 

@@ -90,7 +90,7 @@ def backlog_as_data(summary: BacklogSummary, outputs: Sequence[WaitingOutput]) -
 def print_backlog(
     console: Console, summary: BacklogSummary, outputs: Sequence[WaitingOutput], *, lost: bool
 ) -> None:
-    """The backlog in one line, then an output a line."""
+    """The backlog in a sentence, then each output."""
     console.print(
         Text.assemble(
             (f"{summary.pending}", "bold"),
@@ -118,22 +118,16 @@ def print_backlog(
 def print_outputs(
     console: Console, outputs: Iterable[WaitingOutput], *, now: datetime, at: str
 ) -> None:
-    """One line an output."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("dies", "generation", "output", "user", "from", "attempts", at, "reason"):
-        table.add_column(name)
+    """Two lines an output, and its last failure in a third: an id is to be copied, whole."""
     for output in outputs:
-        table.add_row(
-            _distance(output.dies_at, now),
-            output.ref.generation_id,
-            str(output.ref.output_index),
-            output.user_id,
-            output.source_host,
-            str(output.attempts),
-            "now" if output.running else _distance(output.at, now),
-            Text(_why(output)),
+        when = "being copied" if output.running else f"{at} {_distance(output.at, now)}"
+        tried = f"{output.attempts} failed" if output.attempts else "not tried yet"
+        _print_named(console, output.ref, output.dies_at, now)
+        console.print(
+            f"  of {output.user_id}, from {output.source_host}: {tried}, {when}", soft_wrap=True
         )
-    console.print(table)
+        if why := _why(output):
+            console.print(f"  {why}", style="yellow", soft_wrap=True)
 
 
 def quarantine_as_data(outputs: Sequence[QuarantinedOutput]) -> dict[str, Any]:
@@ -144,24 +138,18 @@ def quarantine_as_data(outputs: Sequence[QuarantinedOutput]) -> dict[str, Any]:
 def print_quarantine(
     console: Console, outputs: Sequence[QuarantinedOutput], *, now: datetime
 ) -> None:
-    """One line an output that a person should look at, the soonest death first."""
+    """Each output that a person should look at, the soonest death first."""
     if not outputs:
         console.print("Nothing is in quarantine.")
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("link dies", "generation", "output", "user", "from", "looks like", "detail"):
-        table.add_column(name)
     for output in outputs:
-        table.add_row(
-            _distance(output.dies_at, now),
-            output.ref.generation_id,
-            str(output.ref.output_index),
-            output.user_id,
-            Text(output.source_host),
-            Text(output.looks_like or "unknown"),
-            Text(output.detail),
+        _print_named(console, output.ref, output.dies_at, now)
+        console.print(
+            f"  of {output.user_id}, from {output.source_host}, looks like "
+            f"{output.looks_like or 'nothing known'}",
+            soft_wrap=True,
         )
-    console.print(table)
+        console.print(f"  {output.detail}", style="yellow", soft_wrap=True)
     console.print(
         "`storage-svc quarantine release GENERATION` stores one as bytes of no type; "
         "`reject GENERATION --why …` refuses it for good.",
@@ -169,8 +157,12 @@ def print_quarantine(
     )
 
 
-def print_outcomes(console: Console, outcomes: Iterable[tuple[OutputRef, Outcome]]) -> None:
-    """What came of outputs that a person asked for."""
+def print_outcomes(
+    console: Console, generation_id: str, outcomes: Sequence[tuple[OutputRef, Outcome]]
+) -> None:
+    """What came of the outputs of a generation that a person asked for."""
+    if not outcomes:
+        console.print(f"{generation_id}: every output is stored already")
     for ref, outcome in outcomes:
         console.print(f"{ref.generation_id} output {ref.output_index}: {_said(outcome)}")
 
@@ -191,6 +183,17 @@ def print_released(console: Console, released: Iterable[Released]) -> None:
             case outcome:
                 said = f"released; {_said(outcome)}{f'; {died}' if died else ''}"
         console.print(f"{name}: {said}", soft_wrap=True)
+
+
+def _print_named(console: Console, ref: OutputRef, dies_at: datetime, now: datetime) -> None:
+    dies = "dies" if dies_at > now else "died"
+    console.print(
+        Text.assemble(
+            (f"{ref.generation_id} output {ref.output_index}", "bold"),
+            f"  its link {dies} {_distance(dies_at, now)}",
+        ),
+        soft_wrap=True,
+    )
 
 
 def _said(outcome: Outcome) -> str:
@@ -214,7 +217,8 @@ def _of_these(summary: BacklogSummary) -> str:
 
 def _why(output: WaitingOutput) -> str:
     awaits = "; awaits a new link" if output.state == "awaiting_link" else ""
-    return f"{output.reason or ''}{awaits}"
+    detail = f": {output.detail}" if output.detail else ""
+    return f"{output.reason or ''}{detail}{awaits}"
 
 
 def _left(left: BacklogSummary) -> str:

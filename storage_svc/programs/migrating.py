@@ -60,5 +60,5 @@ async def retry(settings: StorageSettings, copying: CopySettings, generation_id:
     """Copy one generation's outputs now; the exit code."""
     async with Service.assembled(settings) as service, service.storing(copying) as store:
         outcomes = await service.retrying(store)(generation_id)
-    terminal.print_outcomes(printer(), outcomes)
+    terminal.print_outcomes(printer(), generation_id, outcomes)
     return EXIT_LOST if any(isinstance(outcome, LostNow) for _, outcome in outcomes) else 0
