@@ -78,6 +78,31 @@ def parse_answer(message: Msg) -> dict[str, Any]:
     return body
 
 
+async def request(
+    connection: Client,
+    subject: str,
+    data: bytes,
+    *,
+    timeout_s: float,
+    headers: dict[str, str] | None = None,
+) -> Msg:
+    """One request and its answer; a cancellation that arrives together with the answer counts.
+
+    nats-py waits in `asyncio.wait_for`, which before Python 3.12 then returns the answer and drops
+    the cancellation (https://github.com/python/cpython/issues/86296): a reader that was given up in
+    that moment read on for ever, and whoever waited for its end did so too.
+
+    Raises:
+        nats.errors.Error: as `Client.request` does; its TimeoutError is Python's too.
+    """
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task is not None else 0
+    answer = await connection.request(subject, data, timeout=timeout_s, headers=headers)
+    if task is not None and task.cancelling() > cancelled_before:
+        raise asyncio.CancelledError
+    return answer
+
+
 async def ask(
     connection: Client, subject: str, body: Mapping[str, object] | None, *, timeout_s: float
 ) -> dict[str, Any]:
@@ -92,7 +117,7 @@ async def ask(
     data = json.dumps(body).encode() if body is not None else b""
     try:
         async with asyncio.timeout(timeout_s):
-            message = await connection.request(subject, data, timeout=timeout_s)
+            message = await request(connection, subject, data, timeout_s=timeout_s)
     except NoRespondersError as error:
         raise NoAnswer(f"nothing on the server answers {subject}") from error
     except NOT_SENT as error:

@@ -28,6 +28,7 @@ from shared.event_log.jetstream_api import (
     WRONG_STREAM,
     ApiError,
     parse_answer,
+    request,
 )
 from shared.event_log.jetstream_wire import frame, write
 from shared.event_log.port import (
@@ -184,8 +185,12 @@ class Publisher:
                 sent = True
                 if frames:
                     await write(self._connection, frames)
-                answer = await self._connection.request(
-                    last.subject, last.data, timeout=self._timeout_s, headers=headers
+                answer = await request(
+                    self._connection,
+                    last.subject,
+                    last.data,
+                    timeout_s=self._timeout_s,
+                    headers=headers,
                 )
         except TimeoutError as error:
             if not sent:
