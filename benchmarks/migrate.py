@@ -186,7 +186,13 @@ async def _copied(bench: _Bench, names: list[str], generation: str) -> float:
 async def _copied_by_rclone(bench: _Bench, names: list[str], folder: str) -> float:
     """Seconds, the start of the program among them: it takes a few hundredths."""
     listed = bench.room / "urls.csv"
-    listed.write_text("".join(f"{bench.url(name)},{folder}/{name}\n" for name in names))
+    listed.write_text(
+        "".join(
+            # A folder an object, as Velro's keys have it: SeaweedFS makes each, at a cost.
+            f"{bench.url(name)},u/{folder}-{name.partition('.')[0]}/{name}\n"
+            for name in names
+        )
+    )
     remote = {
         "RCLONE_CONFIG_BENCH_TYPE": "s3",
         "RCLONE_CONFIG_BENCH_PROVIDER": "SeaweedFS",

@@ -6,6 +6,7 @@ import wave
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from shared.contracts.reasons import ReasonCode
 from shared.media.copier import MediaCopier, media_copier
 from shared.media.copying import CopyFailed, CopyOrder
 from shared.media.settings import MediaSettings
-from shared.object_store.s3 import s3_object_store
+from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
 from shared.object_store.settings import S3Settings
 from tests.hosts.hostile import HostileHost, answers, hangs, hostile_host
 from tests.storage_media import picture
@@ -22,9 +23,9 @@ from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
     from shared.contracts.events import StoredObject
+    from shared.object_store.port import Put, PutOrder
     from tests.servers.port import OwnS3
     from velro.stack.seaweedfs import S3Address
 
@@ -117,6 +118,27 @@ async def test_a_sound_has_its_duration_recorded(plain: Copying) -> None:
         sound.writeframes(bytes(8000))
     stored = await plain.copier.copy(plain.order(plain.host.does(answers(file.getvalue()))))
     assert (stored.media_type, stored.duration_s, stored.width) == ("audio/wav", 0.5, None)
+
+
+async def test_the_spool_file_of_a_large_one_is_given_up_while_it_is_sent(
+    plain: Copying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(SINGLE_PUT_BYTES))  # and a head: too much for a single put
+    put, left = S3ObjectStore.put, list[int]()
+
+    async def looked_at(store: S3ObjectStore, order: PutOrder) -> Put:
+        came_to = await put(store, order)
+        assert isinstance(order.path, Path)
+        left.append(order.path.stat().st_size)
+        return came_to
+
+    monkeypatch.setattr(S3ObjectStore, "put", looked_at)
+    stored = await plain.copier.copy(plain.order(plain.host.does(answers(file.getvalue()))))
+    assert stored.size_bytes == len(file.getvalue())
+    assert left == [0]
 
 
 async def test_an_object_tells_where_it_came_from(plain: Copying) -> None:
