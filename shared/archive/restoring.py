@@ -10,6 +10,7 @@ from shared.archive.departing import Departing
 from shared.archive.errors import ArchiveForked
 from shared.archive.segment import record_sha256
 from shared.event_log.jetstream_restore import RepeatedId, bring_back, forgetful
+from shared.event_log.port import LogMismatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -46,14 +47,34 @@ async def compare(
 
     With `until`, those up to this position.
 
+    What leaves the log meanwhile is passed over: whoever trims has compared it.
+
     Raises:
         ArchiveForked: they differ; the message says from which position on.
-        ArchiveDamaged, StoreFailed, LogUnavailable: one of them cannot be read.
+        ArchiveDamaged, StoreFailed, LogMismatch, LogUnavailable: one of them cannot be read.
     """
     head = await archive.head()
     after = await log.first_position() - 1
     both = min(await log.last_position(), head.last if head else 0)
     until = both if until is None else min(until, both)
+    while after < until:
+        try:
+            async with aclosing(_compared(log, archive, after=after, until=until)) as compared:
+                async for after in compared:
+                    yield Compared(after, until)
+        except ArchiveForked:
+            raise
+        except LogMismatch:
+            # What comes next may have been trimmed while this reader was slow.
+            gone = await log.first_position() - 1
+            if gone <= after:
+                raise
+            after = gone
+
+
+async def _compared(
+    log: WholeLog, archive: Archive, *, after: int, until: int
+) -> AsyncGenerator[int, None]:
     async with (
         aclosing(archive.read_whole(after=after, until=until)) as kept,
         aclosing(log.read_whole(after=after, until=until)) as source,
@@ -67,7 +88,7 @@ async def compare(
                         f"from position {record.position} on the log is not the one that was "
                         f"archived: it has {other.subject} there, the archive {record.subject}"
                     )
-            yield Compared(records[-1].position, until)
+            yield records[-1].position
 
 
 async def _one_by_one(

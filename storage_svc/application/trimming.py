@@ -96,7 +96,14 @@ class Trimmer:
         """
         first = await self.log.first_position()
         while True:
-            cut = await self._next(first)
+            try:
+                cut = await self._next(first)
+            except LogMismatch:
+                # Another one may have let it go while this one was reading.
+                if (left := await self.log.first_position()) <= first:
+                    raise
+                first = left
+                continue
             yield cut
             if cut.stays is not None:
                 return

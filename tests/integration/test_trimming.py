@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 from shared.archive.archived_log import ArchivedLog
 from shared.archive.departing import Departed
 from shared.archive.errors import ArchiveForked
-from shared.archive.restoring import restore
+from shared.archive.restoring import compare, restore
 from shared.archive.trimmed import TrimmingElsewhere
 from shared.contracts.envelope import Context, seal
 from shared.contracts.events import GenerationCancelled, ObjectLost
@@ -28,11 +29,11 @@ from tests.archives import AT, Archived, BucketAway, open_archived
 from tests.generation_events import FAILED, REQUESTED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from shared.contracts.envelope import Envelope
     from shared.contracts.events import AnyEvent, Family
-    from shared.event_log.port import Added, EventLog
+    from shared.event_log.port import Added, EventLog, RawRecord, WholeRecord
     from velro.stack.seaweedfs import S3Address
 
 
@@ -199,6 +200,66 @@ async def test_two_that_trim_at_once_take_nothing_away_that_one_did_not_write_do
     assert await world.log.first_position() == 40
     for number in range(1, 41):
         assert await positions_of(world.whole_log, "generation", f"g{number}") == [number]
+
+
+class TrimmedMeanwhile(JetStreamLog):
+    """A log whose beginning leaves after one has asked where it begins, and before it is read."""
+
+    trim: Callable[[], Awaitable[object]]
+
+    async def read(
+        self, *, after: int, until: int | None = None
+    ) -> AsyncGenerator[Sequence[RawRecord], None]:
+        await self.trim()
+        async with aclosing(super().read(after=after, until=until)) as source:
+            async for records in source:
+                yield records
+
+    async def read_whole(
+        self, *, after: int, until: int
+    ) -> AsyncGenerator[Sequence[WholeRecord], None]:
+        await self.trim()
+        async with aclosing(super().read_whole(after=after, until=until)) as source:
+            async for records in source:
+                yield records
+
+
+def trimmed_meanwhile(world: Archived) -> TrimmedMeanwhile:
+    log = TrimmedMeanwhile(world.connection, Subjects(world.stream.lower()), stream=world.stream)
+    log.trim = world.trim
+    return log
+
+
+async def test_one_looks_on_behind_what_another_one_trimmed_meanwhile(world: Archived) -> None:
+    await world.fill(1, 40)
+    await world.catch_up()
+    trimmer = replace(world.trimmer(), log=trimmed_meanwhile(world))
+    async with aclosing(trimmer.cuts()) as cuts:
+        assert [(cut.first, cut.events) async for cut in cuts] == [(40, 0)]
+
+
+async def test_comparing_passes_over_what_is_trimmed_meanwhile(world: Archived) -> None:
+    await world.fill(1, 40)
+    await world.catch_up()
+    async with aclosing(compare(trimmed_meanwhile(world), world.archive)) as compared:
+        assert [each.position async for each in compared] == [40]
+
+
+async def _refuses() -> None:
+    raise LogMismatch("a hole")
+
+
+async def test_nothing_else_that_is_missing_is_passed_over(world: Archived) -> None:
+    await world.fill(1, 20)
+    await world.catch_up()
+    log = trimmed_meanwhile(world)
+    log.trim = _refuses
+    with pytest.raises(LogMismatch, match="a hole"):
+        async with aclosing(compare(log, world.archive)) as compared:
+            assert [each async for each in compared] == []
+    with pytest.raises(LogMismatch, match="a hole"):
+        async with aclosing(replace(world.trimmer(), log=log).cuts()) as cuts:
+            assert [cut async for cut in cuts] == []
 
 
 async def test_what_happens_after_the_trimming_joins_the_history(world: Archived) -> None:
