@@ -12,7 +12,7 @@ from benchmarks.histories import events
 from benchmarks.nats import nats_with_log
 from shared.contracts.codec import encode
 from shared.contracts.envelope import CONTENT_TYPE
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import NOTHING_YET

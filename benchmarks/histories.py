@@ -12,21 +12,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
+from shared.contracts.facts import Output, OutputFailure, StoredObject
+from shared.contracts.generation_events import (
     GenerationCompleted,
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
-    MediaStored,
-    MigrationAttemptFailed,
-    MigrationCompleted,
-    Output,
-    OutputFailure,
     StorageFailed,
-    StoredObject,
     SubmissionStarted,
 )
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaStored, MigrationAttemptFailed, MigrationCompleted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.figures import Figure, middle
 from benchmarks.nats import nats_with_log
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCompleted, Output, StoredObject
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import GenerationCompleted
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream

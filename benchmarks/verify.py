@@ -24,7 +24,8 @@ from benchmarks.filling import fill
 from benchmarks.histories import events as histories
 from benchmarks.nats import nats_with_log
 from generation_svc.read_model.model import GenerationModel
-from shared.contracts.events import GenerationCompleted, MediaStored
+from shared.contracts.generation_events import GenerationCompleted
+from shared.contracts.storage_events import MediaStored
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.object_store.s3 import s3_object_store
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from velro.verify.progress import Progress
     from velro.verify.report import Report
 

@@ -23,7 +23,9 @@ from uuid6 import uuid7
 
 from shared.contracts.codec import Codec
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCompleted, MediaLost, MediaStored, Output
+from shared.contracts.facts import Output
+from shared.contracts.generation_events import GenerationCompleted
+from shared.contracts.storage_events import MediaLost, MediaStored
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import NOTHING_YET, EventLog
 from shared.messaging.connection import connected

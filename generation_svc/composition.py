@@ -28,7 +28,7 @@ from generation_svc.read_model.model import NAME, GenerationModel
 from generation_svc.read_model.queries import GenerationQueries
 from shared.archive.opening import archived_log
 from shared.contracts.codec import Codec
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
 from shared.messaging.connection import connected
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from generation_svc.read_model.rows import GenerationRow
     from generation_svc.settings import GenerationSettings
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.media.settings import MediaSettings
     from shared.object_store.s3 import S3ObjectStore
     from shared.object_store.settings import S3Settings

@@ -13,7 +13,7 @@ from shared.archive.archived_log import ArchivedLog
 from shared.archive.settings import ArchiveSettings
 from shared.archive.trimmed import TrimmedIndex
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCancelled
+from shared.contracts.generation_events import GenerationCancelled
 from shared.contracts.reasons import ReasonCode
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog

@@ -5,23 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from shared.contracts.events import (
+from shared.contracts.facts import Output, OutputFailure, StoredObject
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
-    Output,
-    OutputFailure,
-    StorageFailed,
-    StoredObject,
-    SubmissionStarted,
 )
-from shared.contracts.reasons import ReasonCode
 
 Where = Literal["bucket", "link"]
 

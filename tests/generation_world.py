@@ -37,7 +37,7 @@ from generation_svc.application.request_generation import request_generation
 from generation_svc.application.run_generation import RunGeneration
 from generation_svc.application.run_policy import RunPolicy
 from generation_svc.domain.commands import Request
-from shared.contracts.events import StoredObject
+from shared.contracts.facts import StoredObject
 from shared.errors import Conflict, TryLater
 from shared.event_log.memory import MemoryLog
 from tests.generation_events import NOON
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     )
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import AnyEvent, Family
+    from shared.contracts.events import AnyEvent
+    from shared.contracts.facts import Family
     from shared.event_log.port import (
         Added,
         Addition,

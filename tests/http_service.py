@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from generation_svc.adapters.http.ports import GenerationQueries, Positions
     from generation_svc.application.deciding import Decided
     from generation_svc.application.provider import WebhookCall
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.event_log.port import EventLog
 
 BODY: dict[str, Any] = {

@@ -18,7 +18,7 @@ from generation_svc.adapters.nats_runner.delivery import (
 from generation_svc.adapters.nats_runner.runner import DURABLE, Runner, RunnerSettings
 from shared.contracts.codec import Codec
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCancelled, GenerationRequested
+from shared.contracts.generation_events import GenerationCancelled, GenerationRequested
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.messaging.connection import connected

@@ -7,14 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import Context, Envelope, seal
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import (
     GenerationCompleted,
     LinksNotRenewed,
     LinksRenewed,
-    Output,
     RenewedLink,
-    StoredObject,
 )
 from shared.contracts.reasons import ReasonCode
 from storage_svc.domain.commands import (
@@ -33,6 +31,7 @@ from storage_svc.domain.state import Kept, fold
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shared.contracts.events import AnyEvent
     from storage_svc.domain.state import OutputState, State
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -13,12 +13,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
-    AnyEvent,
-    GenerationCompleted,
-    Output,
-    StoredObject,
-)
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import GenerationCompleted
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
@@ -39,7 +35,8 @@ from storage_svc.read_model.model import NAME, BacklogModel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from shared.contracts.events import GenerationEvent
+    from shared.contracts.events import AnyEvent
+    from shared.contracts.generation_events import GenerationEvent
     from shared.media.copying import CopyOrder
     from shared.projection.runner import Projector as AnyProjector
     from storage_svc.read_model.rows import Backlog

@@ -11,14 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
-    GenerationCompleted,
-    GenerationRequested,
-    MediaStored,
-    MigrationCompleted,
-    Output,
-    StoredObject,
-)
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import GenerationCompleted, GenerationRequested
+from shared.contracts.storage_events import MediaStored, MigrationCompleted
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.messaging.connection import connected

@@ -22,13 +22,12 @@ from generation_svc.application.provider import (
 )
 from generation_svc.domain.commands import AnswerLinks, RecordSourcesDeleted, RefuseLinks
 from generation_svc.domain.state import Done
-from shared.contracts.events import (
-    GenerationCompleted,
+from shared.contracts.generation_events import GenerationCompleted, RenewedLink
+from shared.contracts.storage_events import (
     MediaStored,
     MigrationCompleted,
     ObjectLost,
     RefetchRequested,
-    RenewedLink,
 )
 
 if TYPE_CHECKING:

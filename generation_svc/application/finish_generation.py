@@ -11,7 +11,7 @@ from generation_svc.application.provider import Failed, Succeeded
 from generation_svc.application.store_outputs import store_outputs
 from generation_svc.domain.commands import Complete, Fail
 from generation_svc.domain.state import Absent, Done, Requested, Running, Submitting
-from shared.contracts.events import Output
+from shared.contracts.facts import Output
 
 if TYPE_CHECKING:
     from generation_svc.application.deciding import Decider

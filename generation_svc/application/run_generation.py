@@ -27,7 +27,7 @@ from generation_svc.domain.state import (
     Submitting,
     is_unwanted,
 )
-from shared.contracts.events import GenerationFailed
+from shared.contracts.generation_events import GenerationFailed
 from shared.errors import Refused, TryLater
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from generation_svc.application.deciding import Decided, Decider
     from generation_svc.application.finish_generation import FinishGeneration
     from generation_svc.application.provider import Provider
-    from shared.contracts.events import GenerationSubmitted
+    from shared.contracts.generation_events import GenerationSubmitted
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.contracts.events import Output, OutputFailure
+from shared.contracts.facts import Output, OutputFailure
 from shared.contracts.reasons import ReasonCode
 from shared.errors import in_words
 from shared.media.copying import CopyFailed, CopyOrder

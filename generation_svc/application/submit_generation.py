@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from generation_svc.application.deciding import Decided, Decider
     from generation_svc.application.provider import Provider
     from generation_svc.domain.commands import Command
-    from shared.contracts.events import GenerationRequested
+    from shared.contracts.generation_events import GenerationRequested
 
 log = structlog.get_logger()
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.contracts.events import Output, OutputFailure, RenewedLink
+    from shared.contracts.facts import Output, OutputFailure
+    from shared.contracts.generation_events import RenewedLink
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from generation_svc.domain.state import (
     Submitting,
     is_unwanted,
 )
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -41,7 +41,7 @@ from shared.contracts.events import (
 from shared.errors import Refused
 
 if TYPE_CHECKING:
-    from shared.contracts.events import GenerationEvent
+    from shared.contracts.generation_events import GenerationEvent
 
 
 # What the contract takes of a sentence. Much of it is said by others, at any length.

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import UnknownEvent
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -16,6 +16,11 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
+    SourcesDeleted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -24,9 +29,6 @@ from shared.contracts.events import (
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    SourcesDeleted,
-    StorageFailed,
-    SubmissionStarted,
 )
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from generation_svc.read_model.rows import (
     Status,
 )
 from shared.contracts.envelope import UnknownEvent
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -24,6 +24,11 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
+    SourcesDeleted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -32,9 +37,6 @@ from shared.contracts.events import (
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    SourcesDeleted,
-    StorageFailed,
-    SubmissionStarted,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.contracts.envelope import Recorded
-    from shared.contracts.events import RenewedLink
+    from shared.contracts.generation_events import RenewedLink
 
 # Python 3.11 asks a descriptor written in Python for every member that is named by its class.
 _REQUESTED: Final = Status.REQUESTED

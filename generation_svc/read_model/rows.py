@@ -7,9 +7,7 @@ from datetime import datetime  # noqa: TC003 - pydantic reads the annotations wh
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from shared.contracts.events import (
-    StoredObject,  # noqa: TC001 - pydantic reads the annotations when it runs
-)
+from shared.contracts.facts import StoredObject  # noqa: TC001 - pydantic reads the annotations when it runs
 
 
 class Status(StrEnum):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shared.archive.manifest import Entry
     from shared.archive.trimmed import TrimmedIndex
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.event_log.port import Addition, Appended, ExpectedVersion, RawRecord, WholeRecord
 
 _log = structlog.get_logger(__name__)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from shared.contracts.events import Fact
+from shared.contracts.facts import Fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.contracts.subjects import Subjects
     from shared.event_log.port import RawRecord
 

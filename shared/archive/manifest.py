@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import AwareDatetime, ValidationError
 
 from shared.archive.errors import ArchiveDamaged, ManifestBroken
-from shared.contracts.events import Fact, Sha256
+from shared.contracts.facts import Fact, Sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from shared.archive.errors import ArchiveDamaged
-from shared.contracts.events import Fact, Sha256
+from shared.contracts.facts import Fact, Sha256
 from shared.event_log.port import RawRecord, WholeRecord
 
 if sys.version_info >= (3, 14):

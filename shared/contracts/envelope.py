@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, JsonValue, StringConstraints, create_model
 
-from shared.contracts.events import EVENT_TYPES, AnyEvent, Event, Fact, GenerationId
+from shared.contracts.events import EVENT_TYPES, AnyEvent
+from shared.contracts.facts import Event, Fact, GenerationId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

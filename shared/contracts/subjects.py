@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.errors import Refused
 
 if TYPE_CHECKING:
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
 
 
 class ForeignSubject(Refused):

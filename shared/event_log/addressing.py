@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
 
 
 def check_addressed(family: Family, generation_id: str, events: Sequence[Envelope]) -> None:

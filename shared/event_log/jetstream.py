@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.contracts.subjects import Subjects
     from shared.event_log.jetstream_stream import StreamState
     from shared.event_log.port import Added, Addition, RawRecord, WholeRecord

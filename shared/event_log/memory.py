@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.event_log.port import Addition
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
     from shared.contracts.envelope import Envelope, Recorded
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
 
 ExpectedVersion = NewType("ExpectedVersion", int)
 """The position of the aggregate's last event that a decision was made on."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from shared.contracts.events import StoredObject
+from shared.contracts.facts import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.errors import in_words
 from shared.media.copying import CopyFailed, CopyOrder

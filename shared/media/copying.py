@@ -11,7 +11,7 @@ from shared.errors import VelroError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
 
 
 @dataclass(frozen=True, slots=True)

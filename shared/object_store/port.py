@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.contracts.reasons import ReasonCode
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from datetime import datetime
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.object_store.port import Listed
     from shared.object_store.settings import S3Settings
     from shared.object_store.wire import Answer, Wire

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from shared.contracts.envelope import Recorded
-from shared.contracts.events import Family
+from shared.contracts.facts import Family
 from shared.event_log.port import CorruptRecord
 from shared.postgres.connecting import close, connect
 from shared.projection.errors import AnotherIsActive, PoisonedEvent, SchemaOutdated

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.event_log.port import (
         Added,
         Addition,

@@ -23,20 +23,14 @@ from pydantic import (
 from yarl import URL
 
 from shared.contracts.envelope import Context, seal_decision
-from shared.contracts.events import (
-    GenerationCompleted,
-    GenerationId,
-    GenerationRequested,
-    JsonObject,
-    Output,
-    UserId,
-)
+from shared.contracts.facts import GenerationId, JsonObject, Output, UserId
+from shared.contracts.generation_events import GenerationCompleted, GenerationRequested
 from shared.event_log.port import Addition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 
-    from shared.contracts.events import GenerationEvent
+    from shared.contracts.generation_events import GenerationEvent
     from shared.event_log.port import EventLog
 
 SOURCE: Final = "velro/import"

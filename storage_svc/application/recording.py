@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from shared.contracts.events import StorageEvent
+    from shared.contracts.storage_events import StorageEvent
     from shared.event_log.port import EventLog
     from storage_svc.domain.commands import Command
 

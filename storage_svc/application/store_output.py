@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.contracts.events import (
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     RefetchRequested,
 )
-from shared.contracts.reasons import ReasonCode
 from shared.errors import in_words
 from shared.media.copying import Copier, CopyFailed, CopyOrder
 from storage_svc.domain.commands import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from shared.contracts.events import StorageEvent
+    from shared.contracts.storage_events import StorageEvent
     from storage_svc.application.backlog import OutputRef
     from storage_svc.application.recording import Recorder
 

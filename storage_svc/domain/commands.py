@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.contracts.reasons import ReasonCode
 
 

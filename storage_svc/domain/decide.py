@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.contracts.events import (
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -14,7 +15,6 @@ from shared.contracts.events import (
     QuarantineReleased,
     RefetchRequested,
 )
-from shared.contracts.reasons import ReasonCode
 from shared.errors import Refused
 from storage_svc.domain.commands import (
     AskForLink,
@@ -32,7 +32,8 @@ from storage_svc.domain.state import Absent, AwaitingLink, Kept, Lost, Missing, 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from shared.contracts.events import StorageEvent, StoredObject
+    from shared.contracts.facts import StoredObject
+    from shared.contracts.storage_events import StorageEvent
     from storage_svc.domain.state import OutputState
 
 _MAX_DETAIL = 2000  # what the contract of the events takes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.contracts.events import GenerationCancelled, GenerationFailed
+from shared.contracts.generation_events import GenerationCancelled, GenerationFailed
 from storage_svc.domain.state import Absent, AwaitingLink, Kept, Missing, fold
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import UnknownEvent
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -19,6 +19,11 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
+    SourcesDeleted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -27,9 +32,6 @@ from shared.contracts.events import (
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    SourcesDeleted,
-    StorageFailed,
-    SubmissionStarted,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import Output, StoredObject
+    from shared.contracts.facts import Output, StoredObject
     from shared.contracts.reasons import ReasonCode
 
 

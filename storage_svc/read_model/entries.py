@@ -10,14 +10,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import (
-        LinksNotRenewed,
-        LinksRenewed,
+    from shared.contracts.facts import Output
+    from shared.contracts.generation_events import LinksNotRenewed, LinksRenewed
+    from shared.contracts.storage_events import (
         MediaLost,
         MediaStored,
         MigrationAttemptFailed,
         ObjectLost,
-        Output,
         QuarantineRejected,
         QuarantineReleased,
         RefetchRequested,

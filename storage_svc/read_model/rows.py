@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.contracts.envelope import UnknownEvent
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -13,6 +13,11 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
+    SourcesDeleted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -21,9 +26,6 @@ from shared.contracts.events import (
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    SourcesDeleted,
-    StorageFailed,
-    SubmissionStarted,
 )
 from storage_svc.read_model import entries
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from shared.contracts.events import GenerationCompleted, SourcesDeleted
+from shared.contracts.generation_events import GenerationCompleted, SourcesDeleted
 from velro.client import Api
 from velro.local import Local
 

@@ -12,13 +12,12 @@ import pytest
 
 from shared.contracts.codec import Codec
 from shared.contracts.envelope import Context, Envelope, seal
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationRequested,
-    MigrationCompleted,
     SubmissionStarted,
 )
+from shared.contracts.storage_events import MigrationCompleted
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask
@@ -45,7 +44,8 @@ from shared.messaging.connection import connected
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
-    from shared.contracts.events import Family
+    from shared.contracts.events import AnyEvent
+    from shared.contracts.facts import Family
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 SMALL_BATCH = 10

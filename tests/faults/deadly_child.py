@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from generation_svc.read_model.model import GenerationModel
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from shared.contracts.events import LinksRenewed, MediaLost, MediaStored, RefetchRequested
+from shared.contracts.generation_events import LinksRenewed
+from shared.contracts.storage_events import MediaLost, MediaStored, RefetchRequested
 from velro.client import Api
 from velro.local import Local
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from shared.contracts.events import MediaStored, MigrationCompleted
+from shared.contracts.storage_events import MediaStored, MigrationCompleted
 from tests.storage_media import picture
 from tests.storage_process import run, storage_process, wire
 from tests.storage_scene import Scene, open_scene, port_of

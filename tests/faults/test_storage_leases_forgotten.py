@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from shared.contracts.events import MediaStored, MigrationCompleted
+from shared.contracts.storage_events import MediaStored, MigrationCompleted
 from shared.contracts.subjects import Subjects
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import replay

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from shared.contracts.events import MediaStored, MigrationCompleted
+from shared.contracts.storage_events import MediaStored, MigrationCompleted
 from shared.object_store.s3 import SINGLE_PUT_BYTES
 from shared.object_store.uploads import PART_BYTES
 from tests.storage_process import storage_process, wire

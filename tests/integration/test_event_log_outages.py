@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from shared.contracts.envelope import Context, Envelope, seal
-from shared.contracts.events import SubmissionStarted
+from shared.contracts.generation_events import SubmissionStarted
 from shared.contracts.subjects import Subjects
 from shared.errors import TryLater
 from shared.event_log.jetstream import JetStreamLog

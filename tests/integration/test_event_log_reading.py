@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from shared.contracts.envelope import Context, Envelope, seal
-from shared.contracts.events import GenerationCancelled, SubmissionStarted
+from shared.contracts.generation_events import GenerationCancelled, SubmissionStarted
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask

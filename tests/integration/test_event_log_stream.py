@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shared.contracts.envelope import Context, Envelope, seal
-from shared.contracts.events import GenerationCancelled, SubmissionStarted
+from shared.contracts.generation_events import GenerationCancelled, SubmissionStarted
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask

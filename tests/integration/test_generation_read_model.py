@@ -15,7 +15,7 @@ from generation_svc.read_model.model import HERE, NAME, GenerationModel
 from generation_svc.read_model.queries import QUERIES, GenerationQueries
 from generation_svc.read_model.rows import GenerationRow, Status, StorageState
 from shared.contracts.envelope import Context, Recorded, seal
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from shared.postgres.connecting import connect, open_pool
 from shared.postgres.queries import Queries
 from shared.projection.tables import ensure

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from shared.contracts.events import MediaLost, MigrationCompleted
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaLost, MigrationCompleted
 from tests.generation_events import (
     CANCELLED,
     DIES_AT,

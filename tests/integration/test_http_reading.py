@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from tests.generation_events import (
     CANCELLED,
     DIES_AT,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from shared.contracts.events import MediaStored
+from shared.contracts.storage_events import MediaStored
 from tests.storage_process import run, storage_process
 from tests.storage_world import now
 

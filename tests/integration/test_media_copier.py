@@ -24,7 +24,7 @@ from velro.stack.seaweedfs import s3_client
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.object_store.port import Put, PutOrder
     from tests.servers.port import OwnS3
     from velro.stack.seaweedfs import S3Address

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from shared.contracts.events import StoredObject
+from shared.contracts.facts import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.media.hashes import Hashes
 from shared.object_store.clients import S3Clients, s3_clients

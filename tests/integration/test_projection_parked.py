@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from generation_svc.read_model.model import NAME, GenerationModel
-from shared.contracts.events import SubmissionStarted
+from shared.contracts.generation_events import SubmissionStarted
 from shared.projection.errors import PoisonedEvent
 from shared.projection.parked import NotParked, ParkingPlace
 from shared.projection.rebuild import replay

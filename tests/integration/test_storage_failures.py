@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from botocore.exceptions import ClientError
 
-from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaLost, MediaStored, MigrationAttemptFailed
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import FailedNow, LostNow, StoredNow
 from tests.object_stores import told_s3

@@ -17,7 +17,7 @@ from generation_svc.adapters.http.presenting import present
 from generation_svc.read_model.fold import evolve
 from generation_svc.read_model.looking_back import view_of
 from generation_svc.read_model.rows import GenerationRow, StorageState
-from shared.contracts.events import MediaStored, MigrationAttemptFailed
+from shared.contracts.storage_events import MediaStored, MigrationAttemptFailed
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.store_output import FailedNow
 from storage_svc.domain.policies import SHORTEST_DELAY
@@ -25,7 +25,7 @@ from tests.storage_world import PretendedCopier, now
 
 if TYPE_CHECKING:
     from generation_svc.adapters.http.models import GenerationAnswer
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from tests.storage_scene import Scene
 
 FLAGS = ("storage_retry_needed", "fal_urls_temporary", "requires_background_migration")

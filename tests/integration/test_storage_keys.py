@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.contracts.events import MediaStored, MigrationAttemptFailed, MigrationCompleted
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaStored, MigrationAttemptFailed, MigrationCompleted
 from shared.object_store.port import Put, StoreFailed
 from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings

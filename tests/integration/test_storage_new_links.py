@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.contracts.events import (
-    LinksNotRenewed,
-    LinksRenewed,
+from shared.contracts.generation_events import LinksNotRenewed, LinksRenewed, RenewedLink
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
     RefetchRequested,
-    RenewedLink,
 )
 from storage_svc.domain.policies import Refetching
 from tests.storage_media import picture

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from shared.contracts.events import (
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationCompleted,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.contracts.events import MediaLost, MediaStored, MigrationAttemptFailed
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaLost, MediaStored, MigrationAttemptFailed
 from tests.storage_process import StorageProcess, run, storage_process
 from tests.storage_world import DEADLINE_S, now
 

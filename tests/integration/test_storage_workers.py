@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.contracts.events import (
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
 )
-from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
 from storage_svc.application.recording import Recorder
 from storage_svc.application.workers import RELEASE_EVERY_S

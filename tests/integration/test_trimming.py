@@ -16,8 +16,9 @@ from shared.archive.errors import ArchiveForked
 from shared.archive.restoring import compare, restore
 from shared.archive.trimmed import TrimmingElsewhere
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCancelled, ObjectLost
+from shared.contracts.generation_events import GenerationCancelled
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import ObjectLost
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from shared.contracts.envelope import Envelope
-    from shared.contracts.events import AnyEvent, Family
+    from shared.contracts.events import AnyEvent
+    from shared.contracts.facts import Family
     from shared.event_log.port import Added, EventLog, RawRecord, WholeRecord
     from velro.stack.seaweedfs import S3Address
 

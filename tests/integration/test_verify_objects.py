@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import MediaStored
+from shared.contracts.storage_events import MediaStored
 from shared.object_store.keys import object_key
 from shared.object_store.s3 import s3_object_store
 from tests.object_stores import settings_for
@@ -20,7 +20,7 @@ from tests.verifying import Three, now, said, three
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.contracts.subjects import Subjects
     from velro.stack.seaweedfs import S3Address
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from shared.contracts.events import ObjectLost
+from shared.contracts.storage_events import ObjectLost
 from shared.media.settings import MediaSettings
 from shared.object_store.keys import object_key
 from shared.postgres.connecting import connect

@@ -11,15 +11,10 @@ import pytest
 
 from shared.archive.archive import Archive
 from shared.archive.settings import ArchiveSettings
-from shared.contracts.events import (
-    GenerationFailed,
-    MediaLost,
-    MigrationAttemptFailed,
-    OutputFailure,
-    StorageFailed,
-    SubmissionStarted,
-)
+from shared.contracts.facts import OutputFailure
+from shared.contracts.generation_events import GenerationFailed, StorageFailed, SubmissionStarted
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaLost, MigrationAttemptFailed
 from shared.event_log.port import LogMismatch
 from shared.media.settings import MediaSettings
 from shared.messaging.jetstream import jetstream_of

@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from shared.contracts.codec import Codec, Undecodable, Upcast, encode
 from shared.contracts.envelope import Context, UnknownEvent, seal
-from shared.contracts.events import (
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationRequested,
-    MediaStored,
-    Output,
-    StoredObject,
     SubmissionStarted,
 )
+from shared.contracts.storage_events import MediaStored
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 CONTEXT = Context(source="velro/generation")

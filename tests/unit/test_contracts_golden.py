@@ -21,9 +21,9 @@ from pydantic import BaseModel
 
 from shared.contracts.codec import Codec, encode
 from shared.contracts.envelope import CONTENT_TYPE, ENVELOPES, Context, Envelope, seal
-from shared.contracts.events import (
-    EVENT_TYPES,
-    AnyEvent,
+from shared.contracts.events import EVENT_TYPES, AnyEvent
+from shared.contracts.facts import Output, OutputFailure, StoredObject
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -31,25 +31,24 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
-    MediaLost,
-    MediaStored,
-    MigrationAttemptFailed,
-    MigrationCompleted,
-    ObjectLost,
-    Output,
-    OutputFailure,
-    QuarantineRejected,
-    QuarantineReleased,
-    RefetchRequested,
     RenewedLink,
     SourcesDeleted,
     StorageFailed,
-    StoredObject,
     SubmissionStarted,
 )
 from shared.contracts.reasons import ReasonCode
 from shared.contracts.schemas import FOLDER as SCHEMAS
 from shared.contracts.schemas import schemas
+from shared.contracts.storage_events import (
+    MediaLost,
+    MediaStored,
+    MigrationAttemptFailed,
+    MigrationCompleted,
+    ObjectLost,
+    QuarantineRejected,
+    QuarantineReleased,
+    RefetchRequested,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

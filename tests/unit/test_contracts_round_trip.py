@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timezone
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.codec import Codec, encode
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.facts import Output, OutputFailure, StoredObject
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
@@ -18,24 +19,26 @@ from shared.contracts.events import (
     GenerationSubmitted,
     LinksNotRenewed,
     LinksRenewed,
+    RenewedLink,
+    SourcesDeleted,
+    StorageFailed,
+    SubmissionStarted,
+)
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
     ObjectLost,
-    Output,
-    OutputFailure,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    RenewedLink,
-    SourcesDeleted,
-    StorageFailed,
-    StoredObject,
-    SubmissionStarted,
 )
-from shared.contracts.reasons import ReasonCode
 from shared.contracts.subjects import Subjects
+
+if TYPE_CHECKING:
+    from shared.contracts.events import AnyEvent
 
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
 words = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", min_size=1)

@@ -17,19 +17,15 @@ from generation_svc.application.provider import (
     Succeeded,
 )
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
-    AnyEvent,
-    LinksNotRenewed,
-    LinksRenewed,
-    MigrationCompleted,
-    RefetchRequested,
-    SourcesDeleted,
-)
+from shared.contracts.generation_events import LinksNotRenewed, LinksRenewed, SourcesDeleted
+from shared.contracts.storage_events import MigrationCompleted, RefetchRequested
 from tests.generation_events import NOON, completed, media_lost, media_stored
 from tests.generation_world import World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from shared.contracts.events import AnyEvent
 
 ANSWER_BY = NOON + timedelta(minutes=15)
 OLD = "https://media.example/0.png"

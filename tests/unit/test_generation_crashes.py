@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.contracts.events import GenerationCompleted, SubmissionStarted
+from shared.contracts.generation_events import GenerationCompleted, SubmissionStarted
 from shared.event_log.port import AppendOutcomeUnknown, LogUnavailable
 from tests.generation_world import World
 

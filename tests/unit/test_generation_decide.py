@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,8 +19,7 @@ from generation_svc.domain.commands import (
 )
 from generation_svc.domain.decide import AlreadyFinished, IdempotencyKeyReused, UnknownGeneration
 from generation_svc.domain.state import Done, Requested, Running, Submitting
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationFailed,
     GenerationRequested,
@@ -35,6 +35,9 @@ from tests.generation_events import (
     storage_failed,
 )
 from tests.generation_given import given, state_after
+
+if TYPE_CHECKING:
+    from shared.contracts.events import AnyEvent
 
 REQUEST = Request(
     user_id="ann",

@@ -21,7 +21,7 @@ from generation_svc.application.request_generation import generation_id_for, req
 from generation_svc.domain.commands import Request, StartSubmission
 from generation_svc.domain.decide import IdempotencyKeyReused, UnknownGeneration
 from generation_svc.domain.state import Done
-from shared.contracts.events import GenerationCompleted, StorageFailed
+from shared.contracts.generation_events import GenerationCompleted, StorageFailed
 from shared.contracts.reasons import ReasonCode
 from shared.event_log.port import AppendOutcomeUnknown, LogUnavailable, VersionConflict
 from shared.media.copying import CopyFailed
@@ -37,7 +37,7 @@ from tests.generation_world import (
 )
 
 if TYPE_CHECKING:
-    from shared.contracts.events import Family
+    from shared.contracts.facts import Family
     from shared.event_log.port import History
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

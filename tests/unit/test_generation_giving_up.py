@@ -16,7 +16,11 @@ from generation_svc.application.provider import (
 )
 from generation_svc.application.run_generation import ProviderStaysAway, StillAtWork
 from generation_svc.application.run_policy import RunPolicy
-from shared.contracts.events import GenerationCompleted, GenerationFailed, SubmissionStarted
+from shared.contracts.generation_events import (
+    GenerationCompleted,
+    GenerationFailed,
+    SubmissionStarted,
+)
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed
 from tests.generation_world import World

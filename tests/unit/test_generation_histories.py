@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,18 +20,17 @@ from generation_svc.domain.commands import (
 from generation_svc.domain.decide import decide
 from generation_svc.domain.state import Absent, Done, evolve, fold
 from shared.contracts.codec import Codec, encode
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.facts import Output
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
     GenerationRequested,
     GenerationSubmitted,
-    MigrationCompleted,
-    Output,
     StorageFailed,
     SubmissionStarted,
 )
+from shared.contracts.storage_events import MigrationCompleted
 from shared.errors import Refused
 from tests.generation_events import (
     CANCELLED,
@@ -41,6 +41,9 @@ from tests.generation_events import (
     storage_failed,
 )
 from tests.generation_given import history
+
+if TYPE_CHECKING:
+    from shared.contracts.events import AnyEvent
 
 TERMINAL = (GenerationCompleted, GenerationFailed, GenerationCancelled)
 

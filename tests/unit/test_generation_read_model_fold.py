@@ -14,13 +14,13 @@ from generation_svc.read_model.fold import evolve
 from generation_svc.read_model.model import dump_outputs, load_outputs
 from generation_svc.read_model.rows import Failure, GenerationRow, Migration, Status, StorageState
 from shared.contracts.envelope import UNKNOWN_ENVELOPE, Context, Recorded, UnknownEvent, seal
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationFailed,
     LinksRenewed,
-    QuarantineReleased,
     RenewedLink,
     SubmissionStarted,
 )
+from shared.contracts.storage_events import QuarantineReleased
 from tests.generation_events import (
     CANCELLED,
     DIES_AT,

@@ -19,7 +19,7 @@ from generation_svc.application.provider import (
 )
 from generation_svc.application.run_generation import UnknownProvider
 from generation_svc.domain.decide import AlreadyFinished, UnknownGeneration
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from generation_svc.application.store_outputs import StoredAtOnce, store_outputs
-from shared.contracts.events import Output, OutputFailure
+from shared.contracts.facts import Output, OutputFailure
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
 from tests.generation_events import DIES_AT

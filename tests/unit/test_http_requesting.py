@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from generation_svc.adapters.http.limits import MAX_BODY_BYTES, MAX_INPUT_BYTES
-from shared.contracts.events import GenerationCancelled, GenerationRequested
+from shared.contracts.generation_events import GenerationCancelled, GenerationRequested
 from shared.event_log.memory import MemoryLog
 from tests.http_service import BODY, HttpService
 

@@ -10,7 +10,11 @@ import pytest
 from rich.console import Console
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import GenerationCancelled, GenerationCompleted, GenerationRequested
+from shared.contracts.generation_events import (
+    GenerationCancelled,
+    GenerationCompleted,
+    GenerationRequested,
+)
 from shared.event_log.memory import MemoryLog
 from shared.event_log.port import NOTHING_YET
 from storage_svc.adapters.import_sources import SourceUnreadable, rows_of_file

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import count
+from typing import TYPE_CHECKING
 
 from generation_svc.read_model.fold import evolve as evolve_generation
 from generation_svc.read_model.rows import GenerationRow, StorageState
 from shared.contracts.envelope import Context, Recorded, seal
-from shared.contracts.events import AnyEvent, MediaStored, ObjectLost
 from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import MediaStored, ObjectLost
 from storage_svc.domain.commands import RecordObjectLost, RecordStored
 from storage_svc.domain.decide import decide
 from storage_svc.domain.state import Kept, Lost, Stored, fold
@@ -24,6 +25,9 @@ from tests.generation_events import (
     migrated,
     stored,
 )
+
+if TYPE_CHECKING:
+    from shared.contracts.events import AnyEvent
 
 OBJECT = stored(0)
 GONE = ObjectLost(

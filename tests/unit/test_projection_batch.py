@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from shared.contracts.codec import encode
 from shared.contracts.envelope import Context, Recorded, seal
-from shared.contracts.events import GenerationCancelled
+from shared.contracts.generation_events import GenerationCancelled
 from shared.contracts.subjects import Subjects
 from shared.event_log.port import RawRecord
 from shared.projection.batch import Decoding, Unreadable

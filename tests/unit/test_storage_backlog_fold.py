@@ -6,31 +6,32 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import Context, Recorded, seal
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.facts import Output, OutputFailure, StoredObject
+from shared.contracts.generation_events import (
     GenerationCompleted,
     GenerationRequested,
     LinksNotRenewed,
     LinksRenewed,
+    RenewedLink,
+    StorageFailed,
+)
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
-    Output,
-    OutputFailure,
     QuarantineRejected,
     QuarantineReleased,
     RefetchRequested,
-    RenewedLink,
-    StorageFailed,
-    StoredObject,
 )
-from shared.contracts.reasons import ReasonCode
 from storage_svc.read_model.entries import Entry, EntryState
 from storage_svc.read_model.rows import Backlog, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from shared.contracts.events import AnyEvent
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DIES_AT = NOON + timedelta(hours=1)

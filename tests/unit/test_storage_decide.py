@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from shared.contracts.events import (
+from shared.contracts.facts import OutputFailure
+from shared.contracts.generation_events import StorageFailed
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
-    OutputFailure,
-    StorageFailed,
 )
-from shared.contracts.reasons import ReasonCode
 from storage_svc.domain.commands import (
     Command,
     ReleaseQuarantined,

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from shared.contracts.events import (
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
@@ -15,7 +16,6 @@ from shared.contracts.events import (
     QuarantineReleased,
     RefetchRequested,
 )
-from shared.contracts.reasons import ReasonCode
 from storage_svc.domain.commands import (
     Command,
     RejectQuarantined,

@@ -8,11 +8,7 @@ from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
 from shared.contracts.envelope import Recorded
-from shared.contracts.events import (
-    AnyEvent,
-    LinksNotRenewed,
-    LinksRenewed,
-)
+from shared.contracts.generation_events import LinksNotRenewed, LinksRenewed
 from storage_svc.domain.commands import (
     Command,
     EndWaiting,
@@ -40,6 +36,7 @@ from tests.storage_given import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from shared.contracts.events import AnyEvent
     from storage_svc.domain.state import OutputState
     from storage_svc.read_model.rows import Backlog
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import LinksNotRenewed, RefetchRequested
+from shared.contracts.generation_events import LinksNotRenewed
+from shared.contracts.storage_events import RefetchRequested
 from storage_svc.domain.settled import unsettled_because
 from tests.generation_events import (
     CANCELLED,

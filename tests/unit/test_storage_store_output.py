@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.contracts.envelope import Context, seal
-from shared.contracts.events import (
-    AnyEvent,
+from shared.contracts.facts import Output, StoredObject
+from shared.contracts.generation_events import (
     GenerationCompleted,
     LinksNotRenewed,
     LinksRenewed,
+    RenewedLink,
+)
+from shared.contracts.reasons import ReasonCode
+from shared.contracts.storage_events import (
     MediaLost,
     MediaStored,
     MigrationAttemptFailed,
     MigrationCompleted,
-    Output,
     QuarantineRejected,
     RefetchRequested,
-    RenewedLink,
-    StoredObject,
 )
-from shared.contracts.reasons import ReasonCode
 from shared.event_log.memory import MemoryLog
 from shared.event_log.port import NOTHING_YET
 from shared.media.copying import CopyFailed, CopyOrder
@@ -43,6 +43,8 @@ from storage_svc.domain.decide import NothingToKeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from shared.contracts.events import AnyEvent
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shared.contracts.events import MediaStored, MigrationAttemptFailed, StorageFailed
+from shared.contracts.generation_events import StorageFailed
+from shared.contracts.storage_events import MediaStored, MigrationAttemptFailed
 from velro.client import ApiAway
 from velro.demo.world import kinds
 from velro.read_models import ReadModelName

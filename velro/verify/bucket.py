@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from shared.contracts.events import GenerationCompleted, MediaStored
+from shared.contracts.generation_events import GenerationCompleted
+from shared.contracts.storage_events import MediaStored
 from shared.event_log.port import CorruptRecord
 from shared.object_store.keys import is_object_key
 from shared.object_store.port import StoreFailed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
     from shared.contracts.envelope import Recorded
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.event_log.port import EventLog
     from shared.object_store.port import ObjectStore
     from shared.object_store.settings import S3Settings

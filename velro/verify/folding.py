@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.contracts.envelope import Recorded
-from shared.contracts.events import GenerationRequested
+from shared.contracts.generation_events import GenerationRequested
 from shared.projection.folding import fold
 from velro.verify.findings import Finding, Kind
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from shared.contracts.events import GenerationCompleted, LinksRenewed
+from shared.contracts.generation_events import GenerationCompleted, LinksRenewed
 from shared.contracts.reasons import ReasonCode
 from shared.media.copying import CopyFailed, CopyOrder
 from storage_svc.application.recording import Recorder
@@ -17,7 +17,7 @@ from storage_svc.domain.state import Kept, Stored
 from velro.verify.judging import history
 
 if TYPE_CHECKING:
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
     from shared.event_log.port import EventLog
     from shared.media.copying import Copier
     from shared.object_store.port import ObjectStore

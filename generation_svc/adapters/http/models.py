@@ -11,8 +11,8 @@ from generation_svc.read_model.rows import (
     Status,
     StorageState,
 )
-from shared.contracts.events import JsonObject
-from shared.contracts.events import UserId as ContractUserId
+from shared.contracts.facts import JsonObject
+from shared.contracts.facts import UserId as ContractUserId
 
 FLAGS: Final = frozenset(
     {

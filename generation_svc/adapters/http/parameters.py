@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Path, Query
 
 from generation_svc.adapters.http.limits import DEFAULT_WAIT_S, MAX_POSITION, MAX_WAIT_S
-from shared.contracts.events import GenerationId as ContractGenerationId
+from shared.contracts.facts import GenerationId as ContractGenerationId
 
 GenerationId = Annotated[ContractGenerationId, Path(description="The generation's id.")]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from generation_svc.read_model.rows import Status, StorageState
     from generation_svc.read_model.views import GenerationView, Page
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
 
 
 class ReadModelUnavailable(TryLater):

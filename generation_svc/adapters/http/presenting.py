@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from generation_svc.adapters.http.ports import ObjectUrls
     from generation_svc.read_model.rows import OutputRow
     from generation_svc.read_model.views import GenerationView
-    from shared.contracts.events import StoredObject
+    from shared.contracts.facts import StoredObject
 
 
 def object_urls(

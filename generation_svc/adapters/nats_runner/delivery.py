@@ -13,7 +13,7 @@ import structlog
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetter
 from shared.contracts.codec import Undecodable
-from shared.contracts.events import (
+from shared.contracts.generation_events import (
     GenerationCancelled,
     GenerationCompleted,
     GenerationFailed,
