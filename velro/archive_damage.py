@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from shared.archive.archived_log import see_that_they_agree
 from shared.archive.errors import ArchiveDamaged, ManifestBroken
+from shared.archive.mending import missing
 from shared.archive.segment import whole_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from shared.archive.archive import Archive
     from shared.archive.archived_log import WholeLog
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 _VERSIONS: Final = (
     "Delete nothing yet. Where the bucket keeps versions, make the last sound version of each "
     "object named above the newest one again."
+)
+_MADE_ANEW: Final = (
+    "Delete the entries named above that are there; then `storage-svc archive --once` makes each "
+    "that is missing anew from its segment, the same as it was, and `velro archive verify` sees "
+    "whether the segments are sound."
 )
 
 
@@ -32,6 +38,7 @@ class Examined:
         head: the newest entry that can be read.
         damage: a sentence for each thing that is not as it was written.
         damaged_from: the first position that is not sound; 0 where all is.
+        segments_damaged: whether a segment is among what is damaged.
     """
 
     events: int = 0
@@ -39,11 +46,13 @@ class Examined:
     head: Entry | None = None
     damage: list[str] = field(default_factory=list[str])
     damaged_from: int = 0
+    segments_damaged: bool = False
 
-    def note(self, what: str, *, position: int) -> None:
-        """Something that begins at this position is damaged."""
+    def note(self, what: str, *, position: int, of_manifest: bool = False) -> None:
+        """Something that begins at this position is damaged: the manifest, else a segment."""
         self.damage.append(what)
         self.damaged_from = self.damaged_from or position
+        self.segments_damaged = self.segments_damaged or not of_manifest
 
 
 async def examined(archive: Archive, on_progress: Callable[[int, int], None]) -> Examined:
@@ -58,17 +67,37 @@ async def examined(archive: Archive, on_progress: Callable[[int, int], None]) ->
     """
     found = Examined()
     try:
-        links = await archive.chain()
+        runs: Sequence[Sequence[Link]] = [await archive.chain()]
     except ManifestBroken as error:
-        found.last = error.newest
-        found.note(f"{error}", position=error.reached + 1)
-        return found
+        runs = error.runs
+    of = sum(len(run) for run in runs)
+    done = 0
     before: Entry | None = None
-    for done, link in enumerate(links, start=1):
-        before = await _segment(archive, link, before, found)
-        found.head, found.last = before or found.head, link.last
-        on_progress(done, len(links))
+    for run in runs:
+        if run and run is not runs[0]:
+            await _gap(archive, before, run[0], found)
+            before = None
+        for link in run:
+            before = await _segment(archive, link, before, found)
+            found.head, found.last = before or found.head, link.last
+            done += 1
+            on_progress(done, of)
     return found
+
+
+async def _gap(archive: Archive, before: Entry | None, link: Link, found: Examined) -> None:
+    """Note that an entry of the manifest is missing, and whether its segment is there."""
+    what = (
+        f"the manifest leads to position {found.last}, and the entry before position {link.first} "
+        "is missing"
+    )
+    if before is None and found.last:
+        # The entry before cannot be read: what follows from it is seen when it can.
+        found.note(what, position=found.last + 1, of_manifest=True)
+    elif await missing(archive, before, link) is not None:
+        found.note(what, position=found.last + 1, of_manifest=True)
+    else:
+        found.note(f"{what}, as is a sound segment for it", position=found.last + 1)
 
 
 async def _segment(
@@ -78,7 +107,7 @@ async def _segment(
     try:
         entry = await archive.entry(link, after=before)
     except ArchiveDamaged as error:
-        found.note(f"{error}", position=link.first)
+        found.note(f"{error}", position=link.first, of_manifest=True)
         return None
     try:
         content = await archive.content(entry, after=before)
@@ -100,6 +129,8 @@ async def advice(found: Examined, archive: Archive, log: WholeLog) -> str:
         ArchiveForked: the log holds other events than the archive.
         LogUnavailable: no answer.
     """
+    if not found.segments_damaged:
+        return _MADE_ANEW
     begins, ends = await log.first_position(), await log.last_position()
     if found.head is not None and ends >= found.head.last:
         await see_that_they_agree(log, found.head)
@@ -117,6 +148,8 @@ async def advice(found: Examined, archive: Archive, log: WholeLog) -> str:
 
 def advice_without_log(found: Examined, archive: Archive) -> str:
     """What to do about the damage while the log does not answer."""
+    if not found.segments_damaged:
+        return _MADE_ANEW
     return (
         f"{_VERSIONS} Or, where the stream still has the events {found.damaged_from:,} to "
         f"{found.last:,}, which cannot be seen while it does not answer, "

@@ -88,9 +88,12 @@ async def opened_log(name: str) -> AsyncGenerator[OpenedLog]:
 
 @app.command("ls")
 def ls(*, as_json: AsJson = False) -> None:
-    """List the segments, and how far behind the log the archive is."""
+    """List the segments, and how far behind the log the archive is.
+
+    Ends with 1 where the manifest does not lead to all of them.
+    """
     use_environment()
-    run(_listed(as_json=as_json))
+    raise typer.Exit(run(_listed(as_json=as_json)))
 
 
 @app.command("verify")
@@ -118,9 +121,15 @@ def cat(
     run(_printed(after=first - 1, until=until))
 
 
-async def _listed(*, as_json: bool) -> None:
+async def _listed(*, as_json: bool) -> int:
+    entries: list[Entry] = []
+    wrong: str | None = None
     async with opened_archive() as archive:
-        entries = [entry async for entry in archive.entries()]
+        try:
+            async for entry in archive.entries():
+                entries.append(entry)  # noqa: PERF401 - what came before it is wrong is kept
+        except ArchiveDamaged as error:
+            wrong = f"{error}: see velro archive verify"
     try:
         async with opened_log("velro archive") as opened:
             end: int | None = await opened.log.last_position()
@@ -130,13 +139,18 @@ async def _listed(*, as_json: bool) -> None:
         told = {
             "log_end": end,
             "segments": [entry.model_dump(mode="json") for entry in entries],
+            "wrong": wrong,
         }
         typer.echo(json.dumps(told))
-        return
+        return EXIT_DAMAGED if wrong else 0
     console = printer()
     console.print(_table(entries))
     archived = entries[-1].last if entries else 0
     console.print(f"{len(entries)} segments, up to position {archived:,}, {_behind(archived, end)}")
+    if wrong is not None:
+        console.print(_wrong(wrong), soft_wrap=True)
+        return EXIT_DAMAGED
+    return 0
 
 
 def _behind(archived: int, end: int | None) -> str:
@@ -225,8 +239,7 @@ async def _printed(*, after: int, until: int | None) -> None:
     if until is not None and until <= after:
         raise NotArchived(f"--from {after + 1:,} comes after --until {until:,}")
     async with opened_archive() as archive:
-        head = await archive.head()
-        if after >= (end := head.last if head else 0):
+        if after >= (end := await archive.end()):
             raise NotArchived(f"the archive ends at position {end:,}: see velro archive ls")
     async with (
         opened_archive() as archive,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from shared.archive.errors import ArchiveDamaged
-from shared.archive.manifest import NO_ENTRY, Entry, Link, chain, decoded, links, name_of
+from shared.archive.errors import ArchiveDamaged, ManifestBroken
+from shared.archive.manifest import Entry, Link, chain, decoded, entry_of, links, name_of
 from shared.archive.segment import (
     NO_SEGMENT,
+    opened,
     pack,
     raw_records,
     unpack,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 AnyRecord = TypeVar("AnyRecord", bound="RawRecord")
 
 _BATCH: Final = 2000
-_NANOSECONDS: Final = 1_000_000_000
+# Of a segment whose size nobody knows any more: far more than settings that make sense lead to.
+_MAX_SEGMENT_BYTES: Final = 1024 * 1024 * 1024
 
 
 class Archive:
@@ -84,14 +85,30 @@ class Archive:
         found = await self.chain()
         return await self.entry(found[-1]) if found else None
 
+    async def end(self) -> int:
+        """The last position that an entry is about, whatever is missing before; 0 without one.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        try:
+            links = await self.chain()
+        except ManifestBroken as error:
+            links = error.runs[-1]
+        return links[-1].last if links else 0
+
     async def entries(self) -> AsyncGenerator[Entry, None]:
         """Every entry, oldest first, each checked to follow from the one before.
 
         Raises:
-            StoreFailed, ArchiveDamaged: as `chain` and `entry`.
+            StoreFailed, ArchiveDamaged: as `chain` and `entry`; where an entry is missing, after
+                those that lead up to it.
         """
-        async for entry in self._entries(await self.chain()):
+        along, broken = await self._along(after=0)
+        async for entry in self._entries(along):
             yield entry
+        if broken is not None:
+            raise broken
 
     async def write(self, records: Sequence[WholeRecord], *, after: Entry | None) -> Entry:
         """Add a segment of records that follow what the archive holds. A repeat changes nothing.
@@ -105,26 +122,49 @@ class Archive:
             raise ValueError(f"position {expected} comes next, not {records[0].position}")
         previous = after.content_sha256 if after else NO_SEGMENT
         segment = await asyncio.to_thread(pack, records, previous=previous)
-        head = segment.head
-        name = f"{head.first:020d}-{head.last:020d}-{segment.content_sha256[:16]}.zst"
-        entry = Entry(
-            stream=self._stream,
-            number=after.number + 1 if after else 1,
-            first=head.first,
-            last=head.last,
-            count=len(records),
-            key=f"{self._root}/segments/{name}",
-            content_sha256=segment.content_sha256,
-            content_bytes=segment.content_bytes,
-            packed_sha256=sha256(segment.packed).hexdigest(),
-            packed_bytes=len(segment.packed),
-            previous=after.hash if after else NO_ENTRY,
-            first_stored_at=_moment(records[0].stored_at_ns),
-            last_stored_at=_moment(records[-1].stored_at_ns),
-            last_record_sha256=segment.last_record_sha256,
-        )
+        entry = entry_of(segment, records, after, stream=self._stream, root=self._root)
         await self._put(entry.key, segment.packed, "application/zstd")
+        await self.put_entry(entry)
+        return entry
+
+    async def put_entry(self, entry: Entry) -> None:
+        """Make an entry part of the manifest.
+
+        Raises:
+            StoreFailed: the bucket did not take it.
+        """
         await self._put(f"{self.manifest}{name_of(entry)}", entry.encoded(), "application/json")
+
+    async def segments(self) -> list[str]:
+        """The keys of the segments, oldest first, whether the manifest leads to them or not.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        return sorted([key async for key in self._bucket.keys(f"{self._root}/segments/")])
+
+    def begins(self, key: str) -> int:
+        """The first position of a segment, by its key; 0 where it is none."""
+        name = key.removeprefix(f"{self._root}/segments/")[:20]
+        return int(name) if name.isdecimal() else 0
+
+    async def entry_from(self, key: str, *, after: Entry | None) -> Entry:
+        """What the manifest said, or would say, of a segment that follows from an entry.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+            ArchiveDamaged: it is no sound segment, or does not follow.
+        """
+        packed = await self._fetched(key, max_bytes=_MAX_SEGMENT_BYTES)
+        segment, records = await asyncio.to_thread(
+            opened,
+            packed,
+            previous=after.content_sha256 if after else NO_SEGMENT,
+            max_bytes=_MAX_SEGMENT_BYTES,
+        )
+        entry = entry_of(segment, records, after, stream=self._stream, root=self._root)
+        if entry.key != key:
+            raise ArchiveDamaged(f"{key} holds what belongs to {entry.key}")
         return entry
 
     async def read(
@@ -150,7 +190,12 @@ class Archive:
             ArchiveDamaged: a segment is missing or is not what was written, or none holds it.
         """
         found: list[RawRecord] = []
-        for link in await self.chain():
+        try:
+            links = await self.chain()
+        except ManifestBroken as error:
+            # Where an entry is missing takes nothing away from the others.
+            links = [link for run in error.runs for link in run]
+        for link in links:
             here = {each for each in positions if link.first <= each <= link.last}
             if here:
                 content = await self.content(await self.entry(link))
@@ -173,10 +218,9 @@ class Archive:
         after: int,
         until: int | None,
     ) -> AsyncGenerator[Sequence[AnyRecord], None]:
+        along, broken = await self._along(after=after)
         wanted = [
-            link
-            for link in await self.chain()
-            if link.last > after and (until is None or link.first <= until)
+            link for link in along if link.last > after and (until is None or link.first <= until)
         ]
         async with aclosing(self._entries(wanted)) as entries:
             coming = asyncio.ensure_future(self._next_content(entries))
@@ -200,6 +244,19 @@ class Archive:
             finally:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
+        if broken is not None and (until is None or position < until):
+            raise broken
+
+    async def _along(self, *, after: int) -> tuple[list[Link], ManifestBroken | None]:
+        """The links that lead on from a position; and, where an entry is missing, that it is."""
+        try:
+            return await self.chain(), None
+        except ManifestBroken as error:
+            for run in error.runs:
+                if run and run[0].first <= after + 1 <= run[-1].last:
+                    # What comes behind the last run is still to be written.
+                    return list(run), None if run is error.runs[-1] else error
+            raise
 
     async def _entries(self, along: Sequence[Link]) -> AsyncGenerator[Entry, None]:
         before: Entry | None = None
@@ -263,7 +320,3 @@ def _follow(position: int, records: Sequence[RawRecord]) -> None:
     first, last = records[0].position, records[-1].position
     if first != position + 1 or last != position + len(records):
         raise ArchiveDamaged(f"after position {position} the archive has {first} to {last}")
-
-
-def _moment(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shared.errors import VelroError
 from shared.event_log.port import LogMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.archive.manifest import Link
 
 
 class ArchiveDamaged(VelroError):
@@ -14,14 +21,13 @@ class ManifestBroken(ArchiveDamaged):
     """An entry of the manifest is missing.
 
     Attributes:
-        reached: the last position that its entries lead to.
-        newest: the last position that one of them is about.
+        runs: the links on each side of what is missing; in the first are those that lead on from
+            the beginning, and it is empty where none does.
     """
 
-    def __init__(self, message: str, *, reached: int, newest: int) -> None:
+    def __init__(self, message: str, *, runs: Sequence[Sequence[Link]]) -> None:
         super().__init__(message)
-        self.reached = reached
-        self.newest = newest
+        self.runs = runs
 
 
 class ArchiveForked(LogMismatch):

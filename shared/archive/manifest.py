@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -18,13 +19,17 @@ from shared.archive.errors import ArchiveDamaged, ManifestBroken
 from shared.contracts.facts import Fact, Sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from shared.archive.segment import Segment
+    from shared.event_log.port import WholeRecord
 
 NO_ENTRY: Final = "0" * 64
 """What the first entry names as the one before it."""
 
 _NAME: Final = re.compile(r"(\d{20})-(\d{20})-([0-9a-f]{16})-([0-9a-f]{16})\.json")
 _SHORT: Final = 16
+_NANOSECONDS: Final = 1_000_000_000
 
 
 class Entry(Fact):
@@ -76,6 +81,38 @@ class Link:
     hash: str
     previous: str
 
+    def follows(self, entry: Entry | None) -> bool:
+        """Whether it names this entry as the one before it; None: that it is the first."""
+        return self.previous == (entry.hash if entry else NO_ENTRY)[:_SHORT]
+
+
+def entry_of(
+    segment: Segment, records: Sequence[WholeRecord], after: Entry | None, *, stream: str, root: str
+) -> Entry:
+    """What is said of a segment that follows from an entry, and holds these records."""
+    head = segment.head
+    name = f"{head.first:020d}-{head.last:020d}-{segment.content_sha256[:_SHORT]}.zst"
+    return Entry(
+        stream=stream,
+        number=after.number + 1 if after else 1,
+        first=head.first,
+        last=head.last,
+        count=len(records),
+        key=f"{root}/segments/{name}",
+        content_sha256=segment.content_sha256,
+        content_bytes=segment.content_bytes,
+        packed_sha256=sha256(segment.packed).hexdigest(),
+        packed_bytes=len(segment.packed),
+        previous=after.hash if after else NO_ENTRY,
+        first_stored_at=_moment(records[0].stored_at_ns),
+        last_stored_at=_moment(records[-1].stored_at_ns),
+        last_record_sha256=segment.last_record_sha256,
+    )
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC)
+
 
 def name_of(entry: Entry) -> str:
     """The name of an entry's object."""
@@ -125,15 +162,38 @@ def chain(found: Iterable[Link]) -> list[Link]:
     newest = max(by_hash.values(), key=lambda link: (link.last, link.hash))
     kept = [link for link in by_hash.values() if whole[link.hash]]
     if not kept or max(link.last for link in kept) < newest.last:
-        reached = max((link.last for link in kept), default=0)
+        runs = [_run(kept), *_runs_behind(by_hash.values(), after=_end(kept))]
         raise ManifestBroken(
-            f"the manifest leads to position {reached} and has entries up to {newest.last}: "
-            f"an entry between them is missing (the one named {newest.previous}, or one before it)",
-            reached=reached,
-            newest=newest.last,
+            f"the manifest leads to position {_end(kept)} and has entries up to {newest.last}: "
+            f"the entry named {runs[1][0].previous}, which comes before position "
+            f"{runs[1][0].first}, is missing",
+            runs=runs,
         )
-    tip = max(kept, key=lambda link: (link.last, link.hash))
-    found_chain = [tip]
-    while (before := by_hash.get(found_chain[-1].previous)) is not None:
-        found_chain.append(before)
-    return found_chain[::-1]
+    return _run(kept)
+
+
+def _end(found: Iterable[Link]) -> int:
+    return max((link.last for link in found), default=0)
+
+
+def _run(found: Iterable[Link]) -> list[Link]:
+    """Those that lead to the last of some, oldest first; one of several by hash."""
+    by_hash = {link.hash: link for link in found}
+    tip = max(by_hash.values(), key=lambda link: (link.last, link.hash), default=None)
+    run: list[Link] = []
+    while tip is not None:
+        run.append(tip)
+        before = by_hash.get(tip.previous)
+        tip = before if before is not None and before.last + 1 == tip.first else None
+    return run[::-1]
+
+
+def _runs_behind(found: Iterable[Link], *, after: int) -> list[list[Link]]:
+    """What is behind a position, in runs that nothing is missing in."""
+    runs: list[list[Link]] = []
+    left = [link for link in found if link.last > after]
+    while left:
+        run = _run(left)
+        runs.append(run)
+        left = [link for link in left if link.last < run[0].first]
+    return runs[::-1]

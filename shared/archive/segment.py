@@ -111,18 +111,54 @@ def unpack(packed: bytes, *, content_sha256: str, max_bytes: int) -> tuple[Segme
     Raises:
         ArchiveDamaged: it is not.
     """
-    try:
-        content = zstd.ZstdDecompressor().decompress(packed, max_length=max_bytes + 1)
-    except zstd.ZstdError as error:
-        raise ArchiveDamaged(f"a segment cannot be unpacked: {error}") from error
+    content = _unpacked(packed, max_bytes)
     found = sha256(content).hexdigest()
     if found != content_sha256:
         raise ArchiveDamaged(f"a segment's hash is {found}, and should be {content_sha256}")
+    return _head(content), content
+
+
+def opened(
+    packed: bytes, *, previous: str, max_bytes: int
+) -> tuple[Segment, Sequence[WholeRecord]]:
+    """A segment of which nothing is known but which one it follows, and what is in it.
+
+    Raises:
+        ArchiveDamaged: it is no segment, or follows another one.
+    """
+    content = _unpacked(packed, max_bytes)
+    head = _head(content)
+    if head.previous != previous:
+        raise ArchiveDamaged("a segment does not follow from the one before")
+    try:
+        records = list(whole_records(content))
+    except (struct.error, ValueError) as error:
+        raise ArchiveDamaged(f"a segment's events cannot be read: {error}") from error
+    if [record.position for record in records] != list(range(head.first, head.last + 1)):
+        raise ArchiveDamaged(f"a segment should hold {head.first} to {head.last}, and does not")
+    segment = Segment(
+        head=head,
+        content_sha256=sha256(content).hexdigest(),
+        content_bytes=len(content),
+        last_record_sha256=record_sha256(records[-1]),
+        packed=packed,
+    )
+    return segment, records
+
+
+def _unpacked(packed: bytes, max_bytes: int) -> bytes:
+    try:
+        return zstd.ZstdDecompressor().decompress(packed, max_length=max_bytes + 1)
+    except zstd.ZstdError as error:
+        raise ArchiveDamaged(f"a segment cannot be unpacked: {error}") from error
+
+
+def _head(content: bytes) -> SegmentHead:
     if not content.startswith(MAGIC):
         raise ArchiveDamaged("a segment is of a format that this version does not read")
-    line = content[len(MAGIC) : content.index(b"\n", len(MAGIC))]
+    line = content[len(MAGIC) : content.find(b"\n", len(MAGIC))]
     try:
-        return SegmentHead.model_validate_json(line), content
+        return SegmentHead.model_validate_json(line)
     except ValidationError as error:
         raise ArchiveDamaged(f"a segment's head cannot be read: {error}") from error
 

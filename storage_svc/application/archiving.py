@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shared.archive.archived_log import WholeLog, see_that_they_agree
+from shared.archive.errors import ManifestBroken
+from shared.archive.mending import mend, missing_end
 from shared.archive.segment import record_bytes
 from shared.errors import VelroError, in_words
 
@@ -43,16 +45,42 @@ class Archiver:
     clock: Callable[[], datetime]
     _trouble: str | None = field(default=None, init=False)
 
+    async def head(self) -> Entry | None:
+        """The archive's newest entry, once those that are missing are made anew from segments.
+
+        Raises:
+            ArchiveForked: the log is not the one that was archived.
+            ArchiveDamaged: they cannot be.
+            StoreFailed, LogUnavailable: no answer.
+        """
+        try:
+            head = await self.archive.head()
+        except ManifestBroken:
+            async with aclosing(mend(self.archive)) as mended:
+                async for entry in mended:
+                    _tell_mended(entry)
+            head = await self.archive.head()
+        first = await self.log.first_position()
+        if first > (head.last if head else 0) + 1:
+            missing = await missing_end(self.archive, head, until=first - 1)
+            if missing:
+                await see_that_they_agree(self.log, missing[-1])
+            for head in missing:
+                await self.archive.put_entry(head)
+                _tell_mended(head)
+        return head
+
     async def catch_up(self, *, everything: bool = False) -> AsyncGenerator[Entry, None]:
         """Write what is due: whole segments, and the rest when it is old enough or `everything`.
 
         Raises:
             ArchiveForked: the log is not the one that was archived; nothing was written.
-            ArchiveDamaged: the archive's manifest is broken; nothing was written.
+            ArchiveDamaged: the archive's manifest is broken, and its segments do not mend it;
+                nothing was written.
             StoreFailed: the bucket gave no answer; the next try goes on where it was.
             LogUnavailable: the log gave no answer.
         """
-        head = await self.archive.head()
+        head = await self.head()
         if head is not None:
             await see_that_they_agree(self.log, head)
         end = await self.log.last_position()
@@ -112,3 +140,7 @@ class Archiver:
         elif trouble is None and self._trouble is not None:
             _log.info("archiving_again")
         self._trouble = trouble
+
+
+def _tell_mended(entry: Entry) -> None:
+    _log.warning("manifest_entry_made_anew", first=entry.first, last=entry.last)

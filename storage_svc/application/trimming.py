@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from shared.archive.departing import Departing
+from shared.archive.errors import ArchiveDamaged
 from shared.archive.restoring import compare
 from shared.errors import VelroError, in_words
 from shared.event_log.port import CorruptRecord, LogMismatch
@@ -120,9 +121,13 @@ class Trimmer:
             TrimmingElsewhere: another process does the same.
             LogUnavailable, LogFull, AppendOutcomeUnknown, StoreFailed, ArchiveDamaged: again later.
         """
-        async with aclosing(compare(self.log, self.archive, until=cut.last)) as compared:
-            async for _ in compared:
-                pass
+        try:
+            async with aclosing(compare(self.log, self.archive, until=cut.last)) as compared:
+                async for _ in compared:
+                    pass
+        except ArchiveDamaged as error:
+            told = f"{error}; nothing leaves until it is mended: velro archive verify says how"
+            raise ArchiveDamaged(told) from error
         await self.index.add(cut.departing, through=cut.last)
         await self.index.see_that_it_has(cut.departing)
         await self.stream.purge_until(cut.last)

@@ -28,7 +28,7 @@ async def archive_once(
     events = 0
     async with archiver_of(settings, bucket, archive) as archiver:
         end = await archiver.log.last_position()
-        head = await archiver.archive.head()
+        head = await archiver.head()
         after = head.last if head else 0
         console.print(
             f"  the log ends at position {end:,}, the archive {archiver.archive.root}/ at "

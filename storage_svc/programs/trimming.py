@@ -85,9 +85,9 @@ async def trim(
         }
         print_json(printer(), told)
         return
+    told = "may leave" if dry_run else "left, and are in the archive"
     console.print(
-        f"{events:,} events of {generations:,} generations "
-        f"{'may leave' if dry_run else 'are in the archive alone'}; what follows stays: {stays}",
+        f"{events:,} events of {generations:,} generations {told}; what follows stays: {stays}",
         soft_wrap=True,
         highlight=False,
     )

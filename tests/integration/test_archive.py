@@ -159,18 +159,6 @@ async def test_a_segment_that_changed_is_named(world: Archived, bucket: S3Addres
         await world.whole()
 
 
-async def test_a_missing_manifest_entry_is_told(world: Archived, bucket: S3Address) -> None:
-    await world.fill(1, 60)
-    _, second, *_ = await world.catch_up()
-    link = (await world.archive.chain())[second.number - 1]
-    key = f"{world.archive.root}/manifest/{link.name}"
-    s3_client(bucket).delete_object(Bucket=bucket.bucket, Key=key)
-    with pytest.raises(ArchiveDamaged, match="an entry between them is missing"):
-        await world.whole()
-    with pytest.raises(ArchiveDamaged):
-        await world.catch_up()
-
-
 async def test_nothing_of_the_archive_looks_like_media(world: Archived) -> None:
     await world.fill(1, 30)
     await world.catch_up()

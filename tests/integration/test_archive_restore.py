@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.archive.errors import ArchiveForked
+from shared.archive.manifest import name_of
 from shared.archive.restoring import compare, restore
 from shared.archive.settings import ArchiveSettings
 from shared.event_log.jetstream_api import ask
@@ -283,5 +284,58 @@ async def test_no_way_is_told_that_would_lose_what_the_stream_no_longer_has(
     client.delete_object(Bucket=bucket.bucket, Key=f"{world.archive.manifest}{link.name}")
     code, out = await velro(env, "archive", "verify")
     assert code == 1
-    assert "an entry between them is missing" in out
+    assert f"the entry before position {second.last + 1} is missing, as is a sound segment" in out
     assert "cannot be written anew: the stream lacks" in out
+
+
+async def test_verifying_reads_behind_an_entry_that_is_missing_and_names_what_mends_it(
+    world: Archived, env: dict[str, str], bucket: S3Address
+) -> None:
+    await world.fill(1, 100)
+    _, second, third, *_ = await world.catch_up(everything=True)
+    await world.bucket.delete(f"{world.archive.manifest}{name_of(second)}")
+    await world.bucket.delete(third.key)
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert f"the entry before position {third.first} is missing\n" in out
+    assert f"{third.key} is missing from the bucket" in out
+    assert f"{100 - second.count - third.count} events are as they were written" in out
+    client = s3_client(bucket)
+    client.put_object(Bucket=bucket.bucket, Key=third.key, Body=b"no segment")
+    segment = client.get_object(Bucket=bucket.bucket, Key=second.key)["Body"].read()
+    client.delete_object(Bucket=bucket.bucket, Key=second.key)
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert "as is a sound segment for it" in out
+    assert f"{third.key}: a segment cannot be unpacked" in out
+    client.put_object(Bucket=bucket.bucket, Key=second.key, Body=segment)
+    client.close()
+
+
+async def test_damaged_and_missing_entries_are_mended_as_verifying_tells(
+    world: Archived, env: dict[str, str], bucket: S3Address
+) -> None:
+    await world.fill(1, 100)
+    first, second, third, *_ = await world.catch_up(everything=True)
+    await world.bucket.delete(f"{world.archive.manifest}{name_of(first)}")
+    damaged = f"{world.archive.manifest}{name_of(third)}"
+    s3_client(bucket).put_object(Bucket=bucket.bucket, Key=damaged, Body=b"{}")
+    code, out = await velro(env, "archive", "verify")
+    assert code == 1
+    assert f"the entry before position {second.first} is missing\n" in out
+    assert f"manifest entry {name_of(third)} cannot be read" in out
+    assert f"{100 - first.count - third.count} events are as they were written" in out
+    assert "Delete the entries named above that are there" in out
+    code, out = await velro(env, "archive", "ls")
+    assert code == 1
+    assert "0 segments, up to position 0, 100 behind the log" in out
+    assert f"which comes before position {second.first}, is missing" in out
+    code, out = await velro(env, "archive", "cat", "--from", "100")
+    assert (code, out[:16]) == (0, '{"position": 100')
+
+    # As it was told:
+    await world.bucket.delete(damaged)
+    assert await world.catch_up(everything=True) == []
+    code, out = await velro(env, "archive", "verify", "--against-log")
+    assert code == 0, out
+    assert "every segment is as it was written: 100 events" in out

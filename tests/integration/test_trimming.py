@@ -12,7 +12,7 @@ import pytest
 
 from shared.archive.archived_log import ArchivedLog
 from shared.archive.departing import Departed
-from shared.archive.errors import ArchiveForked
+from shared.archive.errors import ArchiveDamaged, ArchiveForked
 from shared.archive.restoring import compare, restore
 from shared.archive.trimmed import TrimmingElsewhere
 from shared.contracts.envelope import Context, seal
@@ -174,6 +174,15 @@ async def test_a_log_that_is_not_the_archived_one_is_left_alone(world: Archived)
 def _headers(block: bytes) -> dict[str, str]:
     lines = block.decode().split("\r\n")[:-1]
     return dict(line.split(": ", 1) for line in lines)
+
+
+async def test_what_the_archive_has_damaged_stays_in_the_log(world: Archived) -> None:
+    await world.fill(1, 20)
+    segment = (await world.catch_up())[0].key
+    await world.bucket.delete(segment)
+    with pytest.raises(ArchiveDamaged, match=r"missing .*; nothing leaves .* velro archive verify"):
+        await world.trim()
+    assert await world.log.first_position() == 1
 
 
 async def test_a_trimming_that_dies_before_the_events_leave_does_no_harm(world: Archived) -> None:

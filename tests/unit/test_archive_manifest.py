@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.archive.errors import ArchiveDamaged
+from shared.archive.errors import ArchiveDamaged, ManifestBroken
 from shared.archive.manifest import NO_ENTRY, Entry, chain, decoded, links, name_of
 
 AT = datetime(2026, 5, 4, tzinfo=UTC)
@@ -70,14 +70,41 @@ def test_of_two_equal_chains_everybody_takes_the_same() -> None:
     assert taken in (names(ONE, TWO), names(ONE, twin))
 
 
+def broken(*entries: Entry) -> list[list[str]]:
+    with pytest.raises(ManifestBroken) as raised:
+        led(*entries)
+    return [[link.name for link in run] for run in raised.value.runs]
+
+
 def test_a_missing_entry_is_told_and_not_passed_by() -> None:
-    with pytest.raises(ArchiveDamaged, match="leads to position 10 and has entries up to 30"):
+    with pytest.raises(ManifestBroken, match="leads to position 10 and has entries up to 30"):
         led(ONE, THREE)
+    assert broken(ONE, THREE) == [names(ONE), names(THREE)]
 
 
 def test_a_missing_beginning_is_told() -> None:
-    with pytest.raises(ArchiveDamaged, match="leads to position 0 and has entries up to 30"):
+    with pytest.raises(ManifestBroken, match="leads to position 0 and has entries up to 30"):
         led(TWO, THREE)
+    assert broken(TWO, THREE) == [[], names(TWO, THREE)]
+
+
+def test_what_is_sound_between_two_missing_entries_is_told_too() -> None:
+    four = entry(31, 40, THREE)
+    five = entry(41, 50, four)
+    assert broken(ONE, THREE, five) == [names(ONE), names(THREE), names(five)]
+
+
+def test_what_overlaps_with_the_chain_and_reaches_further_breaks_it_as_well() -> None:
+    lost = entry(1, 4, salt="b")
+    further = entry(5, 40, lost, salt="b")
+    assert broken(ONE, TWO, further) == [names(ONE, TWO), names(further)]
+
+
+def test_a_name_that_names_itself_leads_nowhere() -> None:
+    itself = name_of(THREE).replace(TWO.hash[:16], THREE.hash[:16])
+    with pytest.raises(ManifestBroken) as raised:
+        chain(links([name_of(ONE), itself]))
+    assert [[link.name for link in run] for run in raised.value.runs] == [names(ONE), [itself]]
 
 
 def test_positions_that_do_not_follow_are_no_chain() -> None:
