@@ -15,7 +15,8 @@ from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
 from shared.program import configure_logging, run, settings_of
 from shared.settings import LogSettings
-from storage_svc.application.importing import Row, Wishes
+from storage_svc.application.import_rows import Row
+from storage_svc.application.importing import Wishes
 from storage_svc.programs import quarantine
 from storage_svc.programs.archiving import archive_continuously, archive_once
 from storage_svc.programs.importing import Given, import_rows

@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from shared.errors import Refused, TryLater
-from storage_svc.application.importing import Found
+from storage_svc.application.import_rows import Found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Source = Callable[[], AsyncGenerator[Found, None]]
 
+# What a line of the file of rejected rows holds: it can be imported when its values are mended.
+_REJECTED: Final = {"row", "reason", "values"}
 _MAX_LINE_BYTES: Final = 1024 * 1024
 _ROWS_A_TURN: Final = 500
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
@@ -98,19 +100,26 @@ def _csv(path: Path) -> Generator[Found]:
     number = 0
     while True:
         number += 1
+        begun = reader.line_num + 1
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            yield Found(number, None, f"no CSV: {error}")
+            yield Found(number, None, f"no CSV: {error}{_taken(begun, reader.line_num)}")
             continue
         if fields is None:
             return
         if not fields:
             number -= 1  # an empty line is no row
         elif len(fields) != len(columns):
-            yield Found(number, None, f"{len(fields)} fields, and {len(columns)} columns")
+            reason = f"{len(fields)} fields, and {len(columns)} columns"
+            yield Found(number, None, reason + _taken(begun, reader.line_num))
         else:
             yield _checked(number, dict(zip(columns, fields, strict=True)), "".join(fields))
+
+
+def _taken(first: int, last: int) -> str:
+    # A quote that nobody closed takes the rows that follow along.
+    return "" if first == last else f"; it takes up lines {first:,} to {last:,} of the file"
 
 
 def _jsonl(path: Path) -> Generator[Found]:
@@ -127,6 +136,8 @@ def _jsonl(path: Path) -> Generator[Found]:
         except (ValueError, RecursionError) as error:
             yield Found(number, None, f"no JSON: {error}")
             continue
+        if isinstance(values, dict) and values.keys() == _REJECTED:
+            values = cast("dict[str, object]", values)["values"]
         if not isinstance(values, dict):
             yield Found(number, None, "a line should be a JSON object")
         else:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, cast
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 from yarl import URL
 
 from shared.contracts.envelope import Context, seal_decision
-from shared.contracts.facts import GenerationId, JsonObject, Output, UserId
+from shared.contracts.facts import Output
 from shared.contracts.generation_events import GenerationCompleted, GenerationRequested
 from shared.event_log.port import Addition
+from storage_svc.application.import_rows import FLAGS, Found, Rejected, Row, why
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
@@ -34,8 +24,6 @@ if TYPE_CHECKING:
     from shared.event_log.port import EventLog
 
 SOURCE: Final = "velro/import"
-FLAGS: Final = ("storage_retry_needed", "fal_urls_temporary", "requires_background_migration")
-_MAX_URL_CHARS: Final = 8192
 # As many hosts are told apart in a plan; what comes after them is counted together.
 _MAX_HOSTS: Final = 1000
 OTHER_HOSTS: Final = "(other hosts)"
@@ -45,116 +33,6 @@ _MAX_ROW_CHARS: Final = 200_000
 _OTHER_EVENTS: Final = "the log has other events of a generation with this id"
 # Clocks differ, and what is later than that is a mistake: its links would seem to live for years.
 _MAX_AHEAD: Final = timedelta(days=1)
-
-
-def _aware(value: object) -> object:
-    """Times without a zone are UTC, as in most databases; texts may be ISO 8601."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
-
-
-def _urls(value: object) -> object:
-    """A list, a list as JSON, or a text of URLs between spaces or bars."""
-    if isinstance(value, str):
-        text = value.strip()
-        return json.loads(text) if text.startswith("[") else text.replace("|", " ").split()
-    return value
-
-
-def _object(value: object) -> object:
-    if isinstance(value, str):
-        return json.loads(value) if value.strip() else {}
-    return {} if value is None else value
-
-
-def _nothing_for_empty(value: object) -> object:
-    return None if value == "" else value
-
-
-def _link(text: str) -> str:
-    if len(text) > _MAX_URL_CHARS:
-        raise ValueError(f"a URL of more than {_MAX_URL_CHARS:,} characters")
-    url = URL(text)
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError(f"{text[:100]!r} is no http or https URL")
-    return text
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_aware)]
-Link = Annotated[str, AfterValidator(_link)]
-
-
-class Row(BaseModel):
-    """One row of another application: a finished generation whose links die.
-
-    Attributes:
-        user: whose it is.
-        created_at: when it was made; without a zone it is UTC.
-        output_urls: a list, a list as JSON, or URLs between spaces or bars.
-        metadata: with the legacy flags; what else is in it stays with the generation.
-        expires_at: when the links die; without it, so long after `created_at` as was asked for.
-    """
-
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
-
-    id: GenerationId
-    user: UserId
-    created_at: Moment
-    output_urls: Annotated[
-        tuple[Link, ...], BeforeValidator(_urls), Field(min_length=1, max_length=1000)
-    ]
-    metadata: Annotated[JsonObject, BeforeValidator(_object)] = Field(
-        default_factory=dict[str, JsonValue]
-    )
-    provider: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
-    model: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
-    expires_at: Annotated[Moment | None, BeforeValidator(_nothing_for_empty)] = None
-    storage_retry_needed: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
-    fal_urls_temporary: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
-    requires_background_migration: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = (
-        None
-    )
-
-    @model_validator(mode="after")
-    def _dies_after_it_was_made(self) -> Self:
-        if self.expires_at is not None and self.expires_at < self.created_at:
-            raise ValueError("expires_at is before created_at")
-        return self
-
-    @property
-    def needs_storing(self) -> bool:
-        """Whether a flag says so, in a column of its own or in the metadata; or none is there."""
-        flags = [cast("bool | None", getattr(self, name)) for name in FLAGS]
-        flags += [bool(self.metadata[name]) for name in FLAGS if name in self.metadata]
-        known = [flag for flag in flags if flag is not None]
-        return any(known) or not known
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A row as its source gave it.
-
-    Attributes:
-        number: its place in the source, from 1.
-        values: by column; None where not even that could be read.
-        unreadable: why not.
-    """
-
-    number: int
-    values: Mapping[str, Any] | None
-    unreadable: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that is not imported, and why."""
-
-    number: int
-    reason: str
-    values: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,11 +191,11 @@ class Importer:
         try:
             row = Row.model_validate(self._renamed(values))
         except ValidationError as error:
-            return Rejected(found.number, _why(error), values)
+            return Rejected(found.number, why(error), values)
         if not (row.needs_storing or self._wishes.include_stored):
             return None
-        if why := self._refusal(row, seen):
-            return Rejected(found.number, why, values)
+        if refusal := self._refusal(row, seen):
+            return Rejected(found.number, refusal, values)
         return row
 
     def _refusal(self, row: Row, seen: dict[str, int]) -> str | None:
@@ -365,10 +243,3 @@ class Importer:
             events, generation_id=row.id, at=row.created_at, context=Context(source=SOURCE)
         )
         return Addition("generation", row.id, tuple(sealed))
-
-
-def _why(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'row'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_input=False, include_context=False)
-    )

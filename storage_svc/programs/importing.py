@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from shared.settings import LogSettings
     from storage_svc.adapters.import_sources import Source
-    from storage_svc.application.importing import Found, Imported, Rejected, Wishes
+    from storage_svc.application.import_rows import Found, Rejected
+    from storage_svc.application.importing import Imported, Wishes
 
 EXIT_REJECTED: Final = 3
 EXIT_INTERRUPTED: Final = 130
@@ -39,6 +40,10 @@ class Given:
     path: Path | None
     dsn: str | None
     query: str | None
+
+    def reads(self, path: Path) -> bool:
+        """Whether it is that file."""
+        return self.path is not None and self.path.resolve() == path.resolve()
 
 
 class RejectsNotKept(VelroError):
@@ -79,6 +84,8 @@ async def import_rows(
         RejectsNotKept: rows that were left out cannot be written down.
         TryLater: the log does not answer; a repeat goes on where this ended.
     """
+    if given.reads(rejects):
+        raise RejectsNotKept(f"{rejects} is what is imported: name another file with --rejects")
     console = printer()
     watched = printer(stderr=True) if as_json else console
     importer = Importer(wishes, now=now())

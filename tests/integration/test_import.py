@@ -84,6 +84,21 @@ async def test_rejected_rows_are_written_down_with_their_reasons(
     assert await scene.world.log.last_position() == 2
 
 
+async def test_what_was_rejected_can_be_imported_once_it_is_mended(
+    scene: Scene, tmp_path: Path
+) -> None:
+    file, rejects = tmp_path / "rows.jsonl", tmp_path / "rejects.jsonl"
+    file.write_text(json.dumps({"id": "g 1", "user": "ann", "created_at": "2026-05-01"}) + "\n")
+    await run(scene.env, "import", str(file), "--rejects", str(rejects))
+    ended = await run(scene.env, "import", str(rejects), "--rejects", str(rejects))
+    assert "is what is imported: name another file" in ended.err
+    line = json.loads(rejects.read_text())
+    line["values"] |= {"id": "g1", "output_urls": ["https://v3.fal.media/files/a/b.png"]}
+    rejects.write_text(json.dumps(line))
+    ended = await run(scene.env, "import", str(rejects), "--rejects", str(tmp_path / "none.jsonl"))
+    assert (ended.code, "1 events written" in ended.out) == (0, True), ended
+
+
 async def test_an_import_that_was_killed_goes_on_and_writes_nothing_twice(
     scene: Scene, tmp_path: Path
 ) -> None:
