@@ -78,7 +78,7 @@ class Scene:
         bucket: S3Address | None = None,
         refetching: Refetching | None = None,
         *,
-        patience: Mapping[str, float] | None = None,
+        patience: Mapping[str, object] | None = None,
     ) -> AsyncGenerator[StoreOutput]:
         """The use case in this process, with real downloads and real puts."""
         address = bucket or self.bucket

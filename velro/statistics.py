@@ -125,7 +125,9 @@ def _percent(rate: float | None) -> str:
 
 
 def _in(moment: datetime | None, now: datetime) -> str:
-    return "none" if moment is None else f"in {_rounded(moment - now)}"
+    if moment is None:
+        return "none"
+    return f"in {_rounded(moment - now)}" if moment > now else f"{_rounded(now - moment)} ago"
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

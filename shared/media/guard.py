@@ -87,7 +87,9 @@ class Guard:
                 raise Blocked(f"{came_from.host} redirects to the private host {host}")
             return url
         if url.scheme != "https":
-            raise Blocked(f"{url.scheme}: only https is fetched")
+            raise Blocked(
+                f"{url.scheme}: only https is fetched, but for what VELRO_MEDIA_HTTP_HOSTS names"
+            )
         if port != HTTPS_PORT:
             raise Blocked(f"port {port}: only {HTTPS_PORT} is fetched from")
         if _is_address(host):

@@ -115,6 +115,10 @@ class Gate:
             case Cause.BUCKET:
                 self._bucket = self._bucket.failed(now)
                 self._keep(name, host.ended())
+            case Cause.SETTINGS:
+                # Nobody was asked; but the next one of this host will be forbidden as well.
+                self._bucket = self._bucket.ended()
+                self._keep(name, host.failed(now))
             case Cause.SOURCE if reason is not ReasonCode.SOURCE_FORBIDDEN:
                 self._bucket = self._bucket.ended()
                 self._keep(name, host.failed(now))

@@ -28,6 +28,8 @@ class Cause(Enum):
     """The link did not deliver, and may later."""
     GONE = auto()
     """The link says that the bytes are not there any more."""
+    SETTINGS = auto()
+    """Our own settings forbid the link, or where it leads: a person may change them in time."""
     CONTENT = auto()
     """What the link leads to will not be kept: a person may think otherwise."""
     COPY = auto()
@@ -45,7 +47,9 @@ def cause_of(reason: ReasonCode) -> Cause:
             return Cause.SOURCE
         case ReasonCode.SOURCE_EXPIRED:
             return Cause.GONE
-        case ReasonCode.TOO_LARGE | ReasonCode.BLOCKED_ADDRESS | ReasonCode.MEDIA_TYPE_REFUSED:
+        case ReasonCode.BLOCKED_ADDRESS:
+            return Cause.SETTINGS
+        case ReasonCode.TOO_LARGE | ReasonCode.MEDIA_TYPE_REFUSED:
             return Cause.CONTENT
         case ReasonCode.CHECKSUM_MISMATCH | ReasonCode.INTERNAL:
             return Cause.COPY
@@ -125,6 +129,10 @@ def answer_to(failure: FailedAttempt) -> Answer:
             # A signature that ran out before its time looks like this.
             ran_out = twice and failure.may_ask and forbidden
             return _without_this_link(failure) if dead or ran_out else _again(failure)
+        case Cause.SETTINGS:
+            # A provider moves to a host that nobody has allowed yet, or somebody's shell lacks
+            # the setting: what the link still has is not lost by that.
+            return _without_this_link(failure) if dead else _again(failure)
         case Cause.COPY:
             # A full spool says nothing of the link, and a mistake of ours does not pass by itself:
             # so there is an end, and it is far.

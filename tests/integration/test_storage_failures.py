@@ -48,10 +48,14 @@ def filled(address: S3Address) -> None:
 
 
 async def attempt(
-    scene: Scene, *, bucket: S3Address | None = None, patience: Mapping[str, float] | None = None
+    scene: Scene,
+    output: OutputRef = OUTPUT,
+    *,
+    bucket: S3Address | None = None,
+    patience: Mapping[str, object] | None = None,
 ) -> object:
     async with scene.storing(bucket, patience=patience) as store:
-        return await store(OUTPUT)
+        return await store(output)
 
 
 async def said_to_have_failed(scene: Scene) -> MigrationAttemptFailed:
@@ -148,11 +152,24 @@ async def test_more_than_the_limit_is_given_up_at_once(scene: Scene) -> None:
     assert outcome.reason is ReasonCode.TOO_LARGE
 
 
-async def test_a_link_into_the_network_is_given_up_at_once(scene: Scene) -> None:
+async def test_a_link_into_the_network_is_lost_when_it_dies_and_not_before(scene: Scene) -> None:
     await scene.world.completed("g", url="https://169.254.169.254/latest/meta-data")
     outcome = await attempt(scene)
+    assert isinstance(outcome, FailedNow)
+    assert outcome.reason is ReasonCode.BLOCKED_ADDRESS
+    dead = timedelta(seconds=-1)
+    await scene.world.completed("h", url="https://169.254.169.254/latest/meta-data", dies_in=dead)
+    outcome = await attempt(scene, OutputRef("h", 0))
     assert isinstance(outcome, LostNow)
     assert outcome.reason is ReasonCode.BLOCKED_ADDRESS
+
+
+async def test_what_settings_forbade_is_stored_once_they_allow_it(scene: Scene) -> None:
+    await scene.completed("g")
+    outcome = await attempt(scene, patience={"media_http_hosts": ()})
+    assert isinstance(outcome, FailedNow)
+    assert outcome.reason is ReasonCode.BLOCKED_ADDRESS
+    assert isinstance(await attempt(scene), StoredNow)
 
 
 async def test_a_source_that_sends_too_slowly_is_tried_again_and_the_log_says_so(

@@ -102,6 +102,13 @@ def test_a_host_that_keeps_failing_stops_only_itself() -> None:
     assert not gate.bucket_is_away
 
 
+def test_a_host_that_the_settings_forbid_is_not_asked_for_one_output_after_the_other() -> None:
+    gate = gate_after(*[failed(ReasonCode.BLOCKED_ADDRESS)] * TRIPS_AFTER)
+    assert gate.admits(NOON, free=8, running=0).closed_hosts == {"a.example"}
+    assert gate.starts(OTHER_HOST, NOON)
+    assert not gate.bucket_is_away
+
+
 def test_a_host_that_is_down_is_probed_one_output_at_a_time() -> None:
     gate = gate_after(*[failed(ReasonCode.SOURCE_UNAVAILABLE)] * TRIPS_AFTER)
     later = NOON + FIRST_PAUSE

@@ -36,7 +36,6 @@ FAILED = FailedAttempt(
 DEAD = replace(FAILED, dies_at=NOON - timedelta(seconds=1))
 REFUSED_CONTENT = [
     ReasonCode.TOO_LARGE,
-    ReasonCode.BLOCKED_ADDRESS,
     ReasonCode.MEDIA_TYPE_REFUSED,
 ]
 OUR_BUCKET = [

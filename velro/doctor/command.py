@@ -17,6 +17,7 @@ from shared.program import run
 from shared.settings import BadSettings, LogSettings, loaded
 from storage_svc.settings import StorageSettings
 from velro.doctor.archive import archive_part
+from velro.doctor.backlog import backlog_part
 from velro.doctor.bucket import bucket_part
 from velro.doctor.consumers import consumers_part
 from velro.doctor.findings import Finding, Level, Part, examine, worst
@@ -108,6 +109,7 @@ def _storage_parts() -> list[Part[Any]]:
             connections_a_process=_STORAGE_CONNECTIONS,
         ),
         projection_part(read_model_of(ReadModelName.STORAGE)),
+        backlog_part(settings.storage_postgres_dsn.get_secret_value()),
     ]
 
 

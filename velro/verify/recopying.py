@@ -91,7 +91,7 @@ class Recopying:
         match cause_of(error.reason):
             case Cause.CONTENT | Cause.GONE:
                 lost = True
-            case Cause.SOURCE | Cause.COPY:
+            case Cause.SOURCE | Cause.SETTINGS | Cause.COPY:
                 lost = now() >= order.dies_at
             case Cause.BUCKET:
                 lost = False
