@@ -35,11 +35,16 @@ def memory(tmp_path: Path) -> Generator[Path]:
 
 
 @pytest.fixture
-def free(tmp_path: Path) -> int:
+def two_free(tmp_path: Path) -> tuple[int, int]:
     finding = tmp_path / "free.json"
-    port = choose({"any": None}, finding)["any"]
+    found = choose({"one": None, "two": None}, finding)
     ports.release(finding)
-    return port
+    return found["one"], found["two"]
+
+
+@pytest.fixture
+def free(two_free: tuple[int, int]) -> int:
+    return two_free[0]
 
 
 def test_the_usual_port_is_taken_where_it_is_free(memory: Path, free: int) -> None:
@@ -84,15 +89,16 @@ def test_a_name_that_is_new_gets_a_port_beside_the_remembered_ones(memory: Path)
 
 
 def test_no_two_servers_get_ports_that_are_one_grpc_offset_apart(
-    memory: Path, free: int, monkeypatch: pytest.MonkeyPatch
+    memory: Path, two_free: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = free - GRPC_OFFSET if free > 21_000 else free + GRPC_OFFSET
+    free, another = two_free
+    near = free - GRPC_OFFSET if free > 21_000 else free + GRPC_OFFSET
 
     def first_ones(_population: range, _count: int) -> list[int]:
-        return [free, other, 10_900]
+        return [free, near, another]
 
     monkeypatch.setattr(ports.random, "sample", first_ones)
-    assert set(choose({"filer": None, "s3": None}, memory).values()) == {free, 10_900}
+    assert set(choose({"filer": None, "s3": None}, memory).values()) == {free, another}
 
 
 def test_where_nothing_is_free_it_says_so(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
