@@ -16,13 +16,19 @@ from shared.media.settings import MediaSettings
 from shared.messaging.connection import connected
 from shared.object_store.settings import S3Settings
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
-from shared.program import configure_logging, on_signals, run, settings_of
+from shared.program import (
+    STARTING_S,
+    configure_logging,
+    on_signals,
+    run,
+    settings_of,
+    when_ready,
+)
 from shared.projection.tables import ensure
 from shared.serving import serving
 
 _log = structlog.get_logger(__name__)
 
-_INIT_DEADLINE_S = 60.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -83,19 +89,16 @@ async def init(settings: GenerationSettings) -> None:
     Raises:
         VelroError: what is missing, when the time is over.
     """
-    give_up_at = asyncio.get_running_loop().time() + _INIT_DEADLINE_S
-    while True:
-        try:
-            async with connected(settings.nats_url.split(","), name="velro init") as nats:
-                await log_ready(nats, settings)
-            await _tables_ready(settings)
-        except (TryLater, *POSTGRES_AWAY) as error:
-            if asyncio.get_running_loop().time() > give_up_at:
-                raise
-            _log.info("waiting", why=str(error))
-            await asyncio.sleep(1.0)
-        else:
-            return
+
+    async def attempt() -> None:
+        async with connected(settings.nats_url.split(","), name="velro init") as nats:
+            await log_ready(nats, settings)
+        await _tables_ready(settings)
+
+    def patience_s(error: Exception) -> float:
+        return STARTING_S if isinstance(error, (TryLater, *POSTGRES_AWAY)) else 0.0
+
+    await when_ready(attempt, patience_s=patience_s)
 
 
 async def _tables_ready(settings: GenerationSettings) -> None:

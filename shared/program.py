@@ -13,14 +13,17 @@ import structlog
 import typer
 import uvloop
 
-from shared.errors import TryLater, VelroError
+from shared.errors import TryLater, VelroError, in_words
 from shared.settings import AnySettings, BadSettings, loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 EXIT_REFUSED: Final = 2
 EXIT_TRY_LATER: Final = 4
+STARTING_S: Final = 60.0
+"""How long a server may take until it answers."""
+_AGAIN_S: Final = 1.0
 
 Result = TypeVar("Result")
 
@@ -81,6 +84,33 @@ def ended_by(error: VelroError) -> typer.Exit:
 def _first(group: ExceptionGroup[VelroError]) -> VelroError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+async def when_ready(
+    attempt: Callable[[], Awaitable[None]], *, patience_s: Callable[[Exception], float]
+) -> None:
+    """Try until it succeeds: the servers that it takes may be starting. Says what it waits for.
+
+    Args:
+        attempt: what to try, about once a second.
+        patience_s: for how long waiting may help against an error of this kind; 0: not at all.
+
+    Raises:
+        Exception: what the last attempt did, when patience is over.
+    """
+    since: dict[type[Exception], float] = {}
+    told = ""
+    while True:
+        try:
+            return await attempt()
+        except Exception as error:
+            patience, now = patience_s(error), asyncio.get_running_loop().time()
+            if now >= since.setdefault(type(error), now) + patience:
+                raise
+            if (why := in_words(error)) != told:
+                typer.echo(f"waiting, {patience:.0f} s at most: {why}", err=True)
+                told = why
+        await asyncio.sleep(_AGAIN_S)
 
 
 def on_signals(stop: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from botocore.exceptions import (
 from shared.contracts.reasons import ReasonCode
 from shared.errors import in_words
 from shared.http11.errors import HttpFailed
-from shared.object_store.port import StoreFailed
+from shared.object_store.port import BucketRefused, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
@@ -99,20 +99,22 @@ def of_the_whole_bucket(settings: S3Settings) -> Generator[None]:
         yield
     except StoreFailed as error:
         place = f"{settings.bucket} at {settings.endpoint_url or 'Amazon S3'}"
-        detail, advice = error.detail, ""
+        detail, advice, kind = error.detail, "", StoreFailed
         if error.reason is ReasonCode.CREDENTIALS_REFUSED:
+            kind = BucketRefused
             detail = f"the bucket {place} refuses our keys ({error.detail})"
             advice = (
                 "set VELRO_S3_ACCESS_KEY and VELRO_S3_SECRET_KEY, or the files that hold them, to "
                 "keys that may list, read, write and delete there"
             )
         elif any(said in error.detail for said in _NO_BUCKET):
+            kind = BucketRefused
             detail = f"there is no bucket {place}"
             advice = "make it, or set VELRO_S3_BUCKET and VELRO_S3_ENDPOINT_URL to the right one"
         elif error.reason is ReasonCode.BUCKET_UNAVAILABLE:
             detail = f"the bucket {place} cannot be used ({error.detail})"
             advice = "see that the service runs, and that VELRO_S3_ENDPOINT_URL leads to it"
-        raise StoreFailed(error.reason, detail, advice=advice) from error
+        raise kind(error.reason, detail, advice=advice) from error
 
 
 def status_of(error: ClientError) -> int:

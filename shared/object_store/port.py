@@ -32,6 +32,10 @@ class StoreFailed(TryLater):
         self.detail = detail
 
 
+class BucketRefused(StoreFailed):
+    """The service answers: there is no such bucket, or not for our keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A small file that never was on disk; opened and read as a path is."""

@@ -183,6 +183,25 @@ async def test_init_makes_what_is_missing(scene: Scene) -> None:
     assert ended.code == 0, ended.err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"VELRO_S3_BUCKET": "nobucket"}, "there is no bucket nobucket"),
+        ({"VELRO_S3_SECRET_KEY": "wrong"}, "refuses our keys"),
+    ],
+    ids=["bucket", "key"],
+)
+async def test_init_ends_soon_where_the_bucket_says_no(
+    scene: Scene, wrong: dict[str, str], said: str
+) -> None:
+    ended = await run(scene.env | wrong, "init")
+    assert ended.code == 4, ended.err
+    waiting, sentence = ended.err.splitlines()
+    assert waiting.startswith("waiting, 10 s at most: ")
+    assert said in sentence
+    assert "set VELRO_S3_" in sentence
+
+
 KEYS = {"VELRO_S3_ACCESS_KEY": "key", "VELRO_S3_SECRET_KEY": "secret"}
 
 
