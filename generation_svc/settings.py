@@ -8,14 +8,12 @@ from pydantic import (
     AliasChoices,
     Field,
     HttpUrl,
-    NonNegativeFloat,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     model_validator,
 )
 
-from shared.settings import LogSettings
+from shared.settings import Dsn, LogSettings, Seconds, SecondsOrZero, UnsetWhenEmpty
 
 
 class GenerationSettings(LogSettings):
@@ -48,30 +46,30 @@ class GenerationSettings(LogSettings):
         drain_s: how long a shutdown waits for work to come to a safe point.
     """
 
-    generation_postgres_dsn: SecretStr
+    generation_postgres_dsn: Dsn
     generation_host: str = "127.0.0.1"
     generation_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    store_budget_s: NonNegativeFloat = 5.0
-    webhook_base_url: HttpUrl | None = None
-    webhook_secret: SecretStr | None = None
+    store_budget_s: SecondsOrZero = 5.0
+    webhook_base_url: Annotated[HttpUrl | None, UnsetWhenEmpty] = None
+    webhook_secret: Annotated[SecretStr | None, UnsetWhenEmpty] = None
     runner_workers: PositiveInt = 64
-    runner_ack_wait_s: PositiveFloat = 30.0
+    runner_ack_wait_s: Seconds = 30.0
     runner_max_deliveries: PositiveInt = 10
-    run_first_poll_s: PositiveFloat = 1.0
-    run_longest_poll_s: PositiveFloat = 15.0
-    run_max_s: PositiveFloat = 3600.0
-    run_unknown_wait_s: Annotated[float, Field(ge=10)] = 600.0
+    run_first_poll_s: Seconds = 1.0
+    run_longest_poll_s: Seconds = 15.0
+    run_max_s: Seconds = 3600.0
+    run_unknown_wait_s: Annotated[Seconds, Field(ge=10)] = 600.0
     run_max_submissions: PositiveInt = 10
-    fal_key: SecretStr | None = Field(
+    fal_key: Annotated[SecretStr | None, UnsetWhenEmpty] = Field(
         default=None, validation_alias=AliasChoices("FAL_KEY", "VELRO_FAL_KEY")
     )
-    fal_user_id: str | None = None
+    fal_user_id: Annotated[str | None, UnsetWhenEmpty] = None
     fal_object_lifetime_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
-    fal_admin_key: SecretStr | None = None
+    fal_admin_key: Annotated[SecretStr | None, UnsetWhenEmpty] = None
     delete_sources: bool = False
-    sandbox_url: HttpUrl | None = None
+    sandbox_url: Annotated[HttpUrl | None, UnsetWhenEmpty] = None
     sandbox_key: SecretStr = SecretStr("sandbox-key")
-    drain_s: PositiveFloat = 30.0
+    drain_s: Seconds = 30.0
 
     @model_validator(mode="after")
     def _webhooks_are_signed(self) -> GenerationSettings:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.contracts.subjects import Subjects
 from shared.errors import Refused
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+# Ten years: what is longer is a mistake, and at some time no clock can tell when it is over.
+_LONGEST_S: Final = 10 * 365 * 86_400.0
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
+"""0: not at all."""
+BytesPerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _nothing_for_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+# A variable that compose passes on without a value is there, and empty.
+UnsetWhenEmpty = BeforeValidator(_nothing_for_empty)
+NotEmpty = Annotated[str, Field(min_length=1)]
+Dsn = Annotated[SecretStr, Field(min_length=1)]
 
 
 class BadSettings(Refused):
@@ -55,13 +72,13 @@ class LogSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VELRO_", extra="ignore")
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: NotEmpty = "nats://127.0.0.1:4222"
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "VELRO"
     subject_root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "velro"
     log_replicas: PositiveInt = 1
-    log_duplicate_window_s: NonNegativeFloat = 120.0
+    log_duplicate_window_s: SecondsOrZero = 120.0
     projector_attempts: PositiveInt = 3
-    projector_fold_limit_s: PositiveFloat = 60.0
+    projector_fold_limit_s: Seconds = 60.0
 
     @property
     def subjects(self) -> Subjects:

@@ -103,7 +103,9 @@ def trim_command(
     *,
     days: Annotated[
         float | None,
-        typer.Option(min=0, help="Settled for so long; else VELRO_ARCHIVE_TRIM_AFTER_DAYS."),
+        typer.Option(
+            min=0, max=36_500, help="Settled for so long; else VELRO_ARCHIVE_TRIM_AFTER_DAYS."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what may leave.")] = False,
     as_json: JSON = False,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, PositiveInt
 
-from shared.settings import LogSettings
+from shared.settings import Dsn, LogSettings, Seconds
 
 if TYPE_CHECKING:
     from shared.media.settings import MediaSettings
@@ -28,14 +28,14 @@ class StorageSettings(LogSettings):
         drain_s: how long a shutdown waits for running copies before it gives them back.
     """
 
-    storage_postgres_dsn: SecretStr
+    storage_postgres_dsn: Dsn
     storage_host: str = "127.0.0.1"
     storage_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     storage_workers: Annotated[PositiveInt, Field(le=256)] = 16
-    storage_lease_s: Annotated[float, Field(ge=3)] = 60.0
+    storage_lease_s: Annotated[Seconds, Field(ge=3)] = 60.0
     refetch_max_requests: Annotated[int, Field(ge=0, le=100)] = 2
-    refetch_window_s: PositiveFloat = 900.0
-    drain_s: PositiveFloat = 30.0
+    refetch_window_s: Seconds = 900.0
+    drain_s: Seconds = 30.0
 
 
 @dataclass(frozen=True, slots=True)

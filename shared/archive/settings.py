@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import Seconds
 
 
 class ArchiveSettings(BaseSettings):
@@ -25,5 +27,5 @@ class ArchiveSettings(BaseSettings):
     enabled: bool = True
     prefix: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "velro-log"
     segment_bytes: PositiveInt = 16 * 1024 * 1024
-    segment_age_s: PositiveFloat = 300.0
-    trim_after_days: PositiveFloat | None = None
+    segment_age_s: Seconds = 300.0
+    trim_after_days: Annotated[float, Field(gt=0, le=36_500)] | None = None

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.settings import BytesPerSecond, Seconds
 
 MIB = 1024 * 1024
 
@@ -51,6 +53,13 @@ def _host_and_port(text: str) -> str:
     return origin
 
 
+def _named(value: object) -> object:
+    # An empty path is the folder that a program happens to be started in.
+    if value == "":
+        raise ValueError("is empty: name a folder")
+    return value
+
+
 class MediaSettings(BaseSettings):
     """What may be fetched, and how patiently; each as `VELRO_<NAME>`.
 
@@ -81,11 +90,11 @@ class MediaSettings(BaseSettings):
     ] = ()
     media_max_bytes: PositiveInt = 2048 * MIB
     media_max_bytes_of: dict[str, PositiveInt] = DEFAULT_MAX_BYTES
-    media_timeout_s: PositiveFloat = 900.0
-    media_min_bytes_per_s: PositiveFloat = 10_000.0
-    media_window_s: PositiveFloat = 10.0
+    media_timeout_s: Seconds = 900.0
+    media_min_bytes_per_s: BytesPerSecond = 10_000.0
+    media_window_s: Seconds = 10.0
     # A user of their own: what another may write to, another may swap.
-    spool_dir: Path = Field(
+    spool_dir: Annotated[Path, BeforeValidator(_named)] = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"velro-spool-{os.getuid()}"
     )
     spool_max_bytes: PositiveInt = 8192 * MIB

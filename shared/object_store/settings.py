@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import HttpUrl, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, HttpUrl, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import BytesPerSecond, NotEmpty, Seconds
 
 
 class S3Settings(BaseSettings):
@@ -36,12 +38,12 @@ class S3Settings(BaseSettings):
 
     endpoint_url: HttpUrl | None = None
     public_endpoint_url: HttpUrl | None = None
-    region: str = "us-east-1"
+    region: NotEmpty = "us-east-1"
     access_key: str | None = None
     secret_key: SecretStr | None = None
     access_key_file: Path | None = None
     secret_key_file: Path | None = None
-    bucket: str = "media"
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")] = "media"
     url_mode: Literal["signed", "public"] = "signed"
     public_base_url: HttpUrl | None = None
     signed_url_ttl_s: PositiveInt = 3600
@@ -49,9 +51,9 @@ class S3Settings(BaseSettings):
     path_style: bool = True
     parts_at_once: PositiveInt = 4
     max_connections: PositiveInt = 128
-    timeout_s: PositiveFloat = 30.0
-    min_bytes_per_s: PositiveFloat = 100_000.0
-    stale_upload_s: PositiveFloat = 86_400.0
+    timeout_s: Seconds = 30.0
+    min_bytes_per_s: BytesPerSecond = 100_000.0
+    stale_upload_s: Seconds = 86_400.0
 
     @model_validator(mode="after")
     def _one_pair_of_keys(self) -> Self:
