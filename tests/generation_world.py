@@ -241,9 +241,11 @@ class HookedLog:
         await self.hook("after append")
         return appended
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         await self.hook("before load")
-        history = await self.inner.load(family, generation_id)
+        history = await self.inner.load(family, generation_id, until=until)
         await self.hook("after load")
         return history
 

@@ -66,10 +66,10 @@ async def _shown(generation_id: str, at: str | None, *, as_json: bool) -> None:
     async with opened_log("velro show") as opened:
         if when is not None:
             await see_that_it_was(when, opened.whole, now=datetime.now(UTC))
-        events = await history(opened.whole, generation_id)
-    row = folded(events if when is None else until(events, when))
+        row = folded(await history(opened.whole, generation_id, at=when))
+        later = await history(opened.whole, generation_id) if row is None and at else []
     if row is None:
-        then = f" at {at}; it began at position {events[0].position}" if events else ""
+        then = f" at {at}; it began at position {later[0].position}" if later else ""
         raise UnknownGeneration(f"the log has no generation {generation_id}{then}")
     if as_json:
         typer.echo(json.dumps(to_jsonable_python(view_of(generation_id, row))))
@@ -88,9 +88,12 @@ async def _differences(generation_id: str, begin: str, end: str | None, *, as_js
             last = await opened.whole.last_position()
         for each in (first, last):
             await see_that_it_was(each, opened.whole, now=now)
-        events = await history(opened.whole, generation_id)
+        # What came later is not asked about, and may be what nobody can read.
+        at = last if isinstance(first, int) and isinstance(last, int) else None
+        events = await history(opened.whole, generation_id, at=at)
     if not events:
-        raise UnknownGeneration(f"the log has no generation {generation_id}")
+        then = "" if at is None else f" up to {end or at}"
+        raise UnknownGeneration(f"the log has no generation {generation_id}{then}")
     if _after(first, last, events):
         raise NoMoment(f"{begin} comes after {end}: name the earlier one first")
     found = changes(events, first, last)

@@ -64,16 +64,21 @@ async def see_that_it_was(at: Moment, log: EventLog, *, now: datetime) -> None:
         raise NoMoment(f"position {at} lies in the future: the log ends at {end}")
 
 
-async def history(log: EventLog, generation_id: str) -> list[Recorded]:
-    """Everything that happened to a generation, in the log's order.
+async def history(log: EventLog, generation_id: str, *, at: Moment | None = None) -> list[Recorded]:
+    """Everything that happened to a generation, in the log's order; up to a moment, if given.
+
+    An event that cannot be decoded hides what came before it where `at` is a time: only its
+    position is known.
 
     Raises:
         LogUnavailable: no answer.
         CorruptRecord: an event cannot be decoded.
     """
-    generation = await log.load("generation", generation_id)
-    storage = await log.load("storage", generation_id)
-    return sorted((*generation.events, *storage.events), key=lambda event: event.position)
+    last = at if isinstance(at, int) else None
+    generation = await log.load("generation", generation_id, until=last)
+    storage = await log.load("storage", generation_id, until=last)
+    events = sorted((*generation.events, *storage.events), key=lambda event: event.position)
+    return events if at is None else until(events, at)
 
 
 def until(events: Iterable[Recorded], end: Moment) -> list[Recorded]:

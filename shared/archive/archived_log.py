@@ -148,16 +148,21 @@ class ArchivedLog:
         async for added in self._added(some, self._trimmed):
             yield added
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         """See `EventLog.load`. The version is the one to append against, 0 where all was trimmed.
 
         Raises:
             ArchiveDamaged: the archive does not have what it should.
         """
-        history = await self._log.load(family, generation_id)
+        history = await self._log.load(family, generation_id, until=until)
         # Asked after the stream: what has left it by then is in the index.
         departed = await self._departed(generation_id)
-        return history if departed is None else await self._joined(family, departed, history)
+        if departed is None:
+            return history
+        missing = [each for each in departed.of(family) if until is None or each <= until]
+        return await self._joined(missing, history)
 
     async def read(
         self, *, after: int, until: int | None = None
@@ -255,9 +260,9 @@ class ArchivedLog:
             async for records in archived:
                 yield records
 
-    async def _joined(self, family: Family, departed: Departed, history: History) -> History:
+    async def _joined(self, departed: Sequence[int], history: History) -> History:
         there = {event.position for event in history.events}
-        missing = [position for position in departed.of(family) if position not in there]
+        missing = [position for position in departed if position not in there]
         if not missing:
             return history
         try:

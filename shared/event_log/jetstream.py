@@ -90,7 +90,9 @@ class JetStreamLog:
         """See `EventLog.append_all`. 4 atomic batches of up to 1,000 events are in flight."""
         return add_all(additions, self._subjects, self._publisher, self._direct)
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         """See `EventLog.load`."""
         subject = self._subjects.of(family, generation_id)
         try:
@@ -99,6 +101,8 @@ class JetStreamLog:
             raise LogUnavailable(f"{subject} could not be loaded: {error}") from error
         events: list[Recorded] = []
         for event in held:
+            if until is not None and event.position > until:
+                break
             try:
                 events.append(Recorded(event.position, self._codec.decode(event.data)))
             except Undecodable as error:

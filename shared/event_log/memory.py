@@ -103,11 +103,15 @@ class MemoryLog:
                     else Added(1, appended.position, count, 0)
                 )
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         """See `EventLog.load`."""
         subject = self._subjects.of(family, generation_id)
         events: list[Recorded] = []
         for record in self._by_subject.get(subject, []):
+            if until is not None and record.position > until:
+                break
             try:
                 events.append(Recorded(record.position, self._codec.decode(record.data)))
             except Undecodable as error:

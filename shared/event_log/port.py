@@ -178,8 +178,13 @@ class EventLog(Protocol):
         """
         ...
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         """All events of one aggregate; an empty history where there are none.
+
+        With `until` those up to this position, whatever is wrong with later ones; the version is
+        none to append against then.
 
         Raises:
             LogUnavailable: no answer.

@@ -54,10 +54,12 @@ class RecognisedLog:
             async for added in source:
                 yield added
 
-    async def load(self, family: Family, generation_id: str) -> History:
+    async def load(
+        self, family: Family, generation_id: str, *, until: int | None = None
+    ) -> History:
         """See `EventLog.load`."""
         await self._recognised()
-        return await self._log.load(family, generation_id)
+        return await self._log.load(family, generation_id, until=until)
 
     def read(
         self, *, after: int, until: int | None = None

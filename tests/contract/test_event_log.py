@@ -406,6 +406,8 @@ class TestReading:
         assert [record.data for batch in batches for record in batch][1] == b"not an event"
         with pytest.raises(CorruptRecord, match=f"position 2, {name}"):
             await subject.log.load("generation", "a")
+        before = await subject.log.load("generation", "a", until=1)
+        assert [event.position for event in before.events] == [1]
 
 
 class TestAddingToMany:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.messaging.connection import connected
 from tests.acceptance.commands import Command
 from tests.generation_events import (
     REQUESTED,
@@ -142,3 +143,26 @@ async def test_the_commands_show_what_was_and_what_changed_it(
         assert refused.returncode == 2, refused.stdout
         assert "Traceback" not in refused.stderr
         assert why in refused.stderr
+
+
+async def test_what_was_before_an_event_that_nobody_can_read_is_shown_by_position(
+    velro: Api, tmp_path: Path, nats_url: str, stream: str, subjects: Subjects
+) -> None:
+    end = await velro.world.say("g", *STORED)
+    first = end - len(STORED) + 1
+    async with connected(nats_url, name="tests") as connection:
+        await connection.request(subjects.generation("g"), b'{"type": "torn"}')
+    command = Command(tmp_path)
+    command.environment |= {
+        "PATH": os.environ["PATH"],
+        "VELRO_NATS_URL": nats_url,
+        "VELRO_STREAM": stream,
+        "VELRO_SUBJECT_ROOT": subjects.root,
+    }
+    shown = command.run("show", "g", "--at", str(end), "--json")
+    assert json.loads(shown.stdout)["status"] == "completed", shown.stderr
+    changed = command.run("diff", "g", str(first), str(end))
+    assert "storage_state: partial -> stored" in changed.stdout, changed.stderr
+    now = command.run("show", "g")
+    assert now.returncode == 2
+    assert f"position {end + 1}, {subjects.generation('g')}: " in now.stderr

@@ -305,6 +305,7 @@ async def test_both_aggregates_of_a_generation_are_found_again(world: Archived) 
     assert await world.log.first_position() == 9
     assert await positions_of(world.whole_log, "generation", "g2") == [2]
     assert await positions_of(world.whole_log, "storage", "g2") == [4]
+    assert (await world.whole_log.load("storage", "g2", until=3)).events == ()
 
 
 async def test_an_import_repeated_after_the_trimming_writes_nothing_twice(world: Archived) -> None:

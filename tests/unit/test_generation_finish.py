@@ -246,9 +246,13 @@ async def test_a_replica_that_shows_an_older_log_makes_no_second_event() -> None
     class Behind(HookedLog):
         lags = 2
 
-        async def load(self, family: Family, generation_id: str) -> History:
+        async def load(
+            self, family: Family, generation_id: str, *, until: int | None = None
+        ) -> History:
             self.lags -= 1
-            return older if self.lags >= 0 else await self.inner.load(family, generation_id)
+            if self.lags >= 0:
+                return older
+            return await self.inner.load(family, generation_id, until=until)
 
     behind = Behind(world.log, give_way)
     decider = type(world.decider)(behind, clock=world.decider.clock, source="test")
