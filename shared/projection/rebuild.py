@@ -310,7 +310,7 @@ def _judge(comparison: Comparison | None, model_name: str, *, accept_differences
     if comparison is None or comparison.same:
         return
     differences = "; ".join(str(table) for table in comparison.tables if not table.same)
-    _log.warning("rebuild_differs", read_model=model_name, differences=differences)
+    _log.info("rebuild_differs", read_model=model_name, differences=differences)
     if comparison.same_version and not accept_differences:
         raise RebuildDiffers(
             f"at position {comparison.position} the rebuilt {model_name} read model is not what "
