@@ -114,13 +114,22 @@ async def when_ready(
 
 
 def on_signals(stop: Callable[[], None]) -> None:
-    """SIGTERM and SIGINT ask once; the second one is not waited for."""
+    """SIGTERM and SIGINT ask once; a person's second SIGINT is not waited for.
+
+    More SIGTERMs change nothing: two supervisors may ask, as `velro down` and the `velro up` that
+    sees a service end, and what is being drained is drained all the same.
+    """
     loop = asyncio.get_running_loop()
+    stopping = False
 
     def ask(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        _log.info("stopping", signal=number.name)
-        stop()
+        nonlocal stopping
+        if number is signal.SIGINT:
+            loop.remove_signal_handler(number)
+        if not stopping:
+            stopping = True
+            _log.info("stopping", signal=number.name)
+            stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, partial(ask, number))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +14,8 @@ from shared import program
 from shared.program import when_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 
 def failing(*errors: Exception) -> Callable[[], Awaitable[None]]:
@@ -52,3 +57,64 @@ async def test_patience_ends() -> None:
     attempt = failing(*[OSError("no")] * 1_000_000)
     with pytest.raises(OSError, match="no"):
         await when_ready(attempt, patience_s=lambda _: 0.01)
+
+
+DRAINING = """
+import asyncio, sys
+from shared.program import configure_logging, on_signals, run
+
+configure_logging()
+
+async def program():
+    stopped = asyncio.Event()
+    on_signals(stopped.set)
+    print("runs", flush=True)
+    await stopped.wait()
+    print("drains", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    print("drained", flush=True)
+
+run(program())
+"""
+
+
+@asynccontextmanager
+async def draining() -> AsyncGenerator[Process]:
+    """A program that was asked to stop, and drains until it is written a line."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        DRAINING,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            assert await program.stdout.readline() == b"runs\n"
+            program.send_signal(signal.SIGTERM)
+            assert await program.stdout.readline() == b"drains\n"
+            yield program
+    finally:
+        if program.returncode is None:
+            program.kill()
+        await program.wait()
+
+
+async def test_what_drains_is_not_cut_off_by_another_that_asks() -> None:
+    async with draining() as program:
+        program.send_signal(signal.SIGTERM)
+        program.send_signal(signal.SIGTERM)
+        out, _ = await program.communicate(b"\n")
+        assert (program.returncode, out) == (0, b"drained\n")
+
+
+async def test_a_person_need_not_wait_for_what_drains() -> None:
+    async with draining() as program:
+        ended = asyncio.create_task(program.wait())
+        while not ended.done():  # two that come at once may count as one
+            program.send_signal(signal.SIGINT)
+            await asyncio.wait((ended,), timeout=0.2)
+        assert program.stdout is not None
+        assert await program.stdout.read() == b""
