@@ -26,16 +26,20 @@ async def mend(archive: Archive) -> AsyncGenerator[Entry, None]:
 
     Raises:
         StoreFailed: the bucket gave no answer; the same again does the rest.
-        ArchiveDamaged: it cannot be made anew: a segment is missing or damaged too.
+        ArchiveDamaged: it cannot be made anew: a segment is missing or damaged too. Or the bucket
+            does not list what was made.
     """
+    mended: Link | None = None
     while True:
         try:
             await archive.chain()
         except ManifestBroken as broken:
             before = await archive.entry(broken.runs[0][-1]) if broken.runs[0] else None
-            made = await missing(archive, before, broken.runs[1][0])
-            if made is None:
+            behind = broken.runs[1][0]
+            made = await missing(archive, before, behind)
+            if made is None or behind == mended:
                 raise
+            mended = behind
             for entry in made:
                 await archive.put_entry(entry)
                 yield entry

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.archive.archive import Archive
 from shared.archive.errors import ArchiveDamaged, ArchiveForked, ManifestBroken
 from shared.archive.manifest import name_of
 from shared.event_log.jetstream_trim import TrimmableStream
@@ -114,6 +115,23 @@ async def test_an_entry_whose_segment_is_damaged_too_is_not_made_up(world: Archi
     with pytest.raises(ManifestBroken):
         await world.catch_up()
     assert await objects(world) == left
+
+
+async def test_mending_ends_where_the_bucket_does_not_list_what_was_made(
+    world: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.fill(1, 100)
+    _, second, *_ = await world.catch_up()
+    await without(world, second)
+    made: list[Entry] = []
+
+    async def swallowed(_archive: Archive, entry: Entry) -> None:
+        made.append(entry)
+
+    monkeypatch.setattr(Archive, "put_entry", swallowed)
+    with pytest.raises(ManifestBroken):
+        await world.catch_up()
+    assert made == [second]
 
 
 async def test_a_lost_end_is_made_anew_where_the_log_does_not_have_it_any_more(
