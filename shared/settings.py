@@ -24,7 +24,7 @@ def _nothing_for_empty(value: object) -> object:
     return None if value == "" else value
 
 
-# A variable that compose passes on without a value is there, and empty.
+# What is passed on without a value is there, and empty: a variable by compose, a column of CSV.
 UnsetWhenEmpty = BeforeValidator(_nothing_for_empty)
 NotEmpty = Annotated[str, Field(min_length=1)]
 Dsn = Annotated[SecretStr, Field(min_length=1)]

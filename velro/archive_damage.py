@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from shared.archive.archived_log import see_that_they_agree
-from shared.archive.errors import ArchiveDamaged, ManifestBroken
+from shared.archive.errors import ArchiveDamaged
 from shared.archive.mending import missing
 from shared.archive.segment import whole_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from shared.archive.archive import Archive
     from shared.archive.archived_log import WholeLog
@@ -66,10 +66,7 @@ async def examined(archive: Archive, on_progress: Callable[[int, int], None]) ->
         StoreFailed: the bucket gave no answer.
     """
     found = Examined()
-    try:
-        runs: Sequence[Sequence[Link]] = [await archive.chain()]
-    except ManifestBroken as error:
-        runs = error.runs
+    runs = await archive.runs()
     of = sum(len(run) for run in runs)
     done = 0
     before: Entry | None = None

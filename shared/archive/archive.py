@@ -63,6 +63,17 @@ class Archive:
         names = [key.removeprefix(prefix) async for key in self._bucket.keys(prefix)]
         return chain(links(names))
 
+    async def runs(self) -> Sequence[Sequence[Link]]:
+        """The same in parts: the chain alone, or what is on each side of entries that are missing.
+
+        Raises:
+            StoreFailed: the bucket gave no answer.
+        """
+        try:
+            return [await self.chain()]
+        except ManifestBroken as error:
+            return error.runs
+
     async def entry(self, link: Link, *, after: Entry | None = None) -> Entry:
         """What the manifest says of one segment; seen to follow from another, where that is given.
 
@@ -91,11 +102,8 @@ class Archive:
         Raises:
             StoreFailed: the bucket gave no answer.
         """
-        try:
-            links = await self.chain()
-        except ManifestBroken as error:
-            links = error.runs[-1]
-        return links[-1].last if links else 0
+        newest = (await self.runs())[-1]
+        return newest[-1].last if newest else 0
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
         """Every entry, oldest first, each checked to follow from the one before.
@@ -190,12 +198,8 @@ class Archive:
             ArchiveDamaged: a segment is missing or is not what was written, or none holds it.
         """
         found: list[RawRecord] = []
-        try:
-            links = await self.chain()
-        except ManifestBroken as error:
-            # Where an entry is missing takes nothing away from the others.
-            links = [link for run in error.runs for link in run]
-        for link in links:
+        # Where an entry is missing takes nothing away from the others.
+        for link in (link for run in await self.runs() for link in run):
             here = {each for each in positions if link.first <= each <= link.last}
             if here:
                 content = await self.content(await self.entry(link))

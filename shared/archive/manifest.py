@@ -159,17 +159,17 @@ def chain(found: Iterable[Link]) -> list[Link]:
         before = by_hash.get(link.previous)
         follows = link.first == (before.last + 1 if before else 1)
         whole[link.hash] = follows and whole.get(link.previous, False)
-    newest = max(by_hash.values(), key=lambda link: (link.last, link.hash))
-    kept = [link for link in by_hash.values() if whole[link.hash]]
-    if not kept or max(link.last for link in kept) < newest.last:
-        runs = [_run(kept), *_runs_behind(by_hash.values(), after=_end(kept))]
+    kept = _run(link for link in by_hash.values() if whole[link.hash])
+    reached, newest = _end(kept), _end(by_hash.values())
+    if reached < newest:
+        runs = [kept, *_runs_behind(by_hash.values(), after=reached)]
         raise ManifestBroken(
-            f"the manifest leads to position {_end(kept)} and has entries up to {newest.last}: "
-            f"the entry named {runs[1][0].previous}, which comes before position "
+            f"the manifest leads to position {reached} and has entries up to {newest}: the "
+            f"entry named {runs[1][0].previous}, which comes before position "
             f"{runs[1][0].first}, is missing",
             runs=runs,
         )
-    return _run(kept)
+    return kept
 
 
 def _end(found: Iterable[Link]) -> int:

@@ -22,7 +22,7 @@ class S3Settings(BaseSettings):
             on SIGHUP, and when the service refuses what they held.
         url_mode: how objects are read: by URLs signed for a while, or below a public base.
         public_base_url: what keys are appended to in public mode.
-        signed_url_ttl_s: how long a signed URL works.
+        signed_url_ttl_s: how long a signed URL works; S3 takes a week at most.
         verify: what is done after each put: `head` compares size and checksum as the service
             tells them, `full` also reads the object back and hashes it.
         path_style: the bucket in the path of its URLs; else in the name of the host.
@@ -46,7 +46,7 @@ class S3Settings(BaseSettings):
     bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")] = "media"
     url_mode: Literal["signed", "public"] = "signed"
     public_base_url: HttpUrl | None = None
-    signed_url_ttl_s: PositiveInt = 3600
+    signed_url_ttl_s: Annotated[PositiveInt, Field(le=604_800)] = 3600
     verify: Literal["head", "full"] = "head"
     path_style: bool = True
     parts_at_once: PositiveInt = 4

@@ -22,6 +22,7 @@ from pydantic import (
 from yarl import URL
 
 from shared.contracts.facts import GenerationId, JsonObject, UserId
+from shared.settings import UnsetWhenEmpty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 FLAGS: Final = ("storage_retry_needed", "fal_urls_temporary", "requires_background_migration")
 _MAX_URL_CHARS: Final = 8192
-_FLAG: Final = TypeAdapter[bool | None](bool | None)
 
 
 def _aware(value: object) -> object:
@@ -61,18 +61,6 @@ def _object(value: object) -> object:
     return {} if value is None else value
 
 
-def _flag(value: JsonValue) -> bool | None:
-    """What a flag in the metadata says; what cannot be read says that the media is not safe."""
-    try:
-        return _FLAG.validate_python(_nothing_for_empty(value))
-    except ValidationError:
-        return True
-
-
-def _nothing_for_empty(value: object) -> object:
-    return None if value == "" else value
-
-
 def _link(text: str) -> str:
     if len(text) > _MAX_URL_CHARS:
         raise ValueError(f"a URL of more than {_MAX_URL_CHARS:,} characters")
@@ -84,6 +72,16 @@ def _link(text: str) -> str:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_aware)]
 Link = Annotated[str, AfterValidator(_link)]
+Flag = Annotated[bool | None, UnsetWhenEmpty]
+_FLAG: Final = TypeAdapter[bool | None](Flag)
+
+
+def _flag(value: JsonValue) -> bool | None:
+    """What a flag in the metadata says; what cannot be read says that the media is not safe."""
+    try:
+        return _FLAG.validate_python(value)
+    except ValidationError:
+        return True
 
 
 class Row(BaseModel):
@@ -108,14 +106,12 @@ class Row(BaseModel):
     metadata: Annotated[JsonObject, BeforeValidator(_object)] = Field(
         default_factory=dict[str, JsonValue]
     )
-    provider: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
-    model: Annotated[str | None, BeforeValidator(_nothing_for_empty)] = None
-    expires_at: Annotated[Moment | None, BeforeValidator(_nothing_for_empty)] = None
-    storage_retry_needed: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
-    fal_urls_temporary: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = None
-    requires_background_migration: Annotated[bool | None, BeforeValidator(_nothing_for_empty)] = (
-        None
-    )
+    provider: Annotated[str | None, UnsetWhenEmpty] = None
+    model: Annotated[str | None, UnsetWhenEmpty] = None
+    expires_at: Annotated[Moment | None, UnsetWhenEmpty] = None
+    storage_retry_needed: Flag = None
+    fal_urls_temporary: Flag = None
+    requires_background_migration: Flag = None
 
     @model_validator(mode="after")
     def _dies_after_it_was_made(self) -> Self:
