@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from shared.archive.manifest import Entry
-    from shared.event_log.port import RawRecord, WholeRecord
+    from shared.contracts.facts import Family
+    from shared.event_log.port import EventLog, RawRecord, WholeRecord
     from shared.object_store.s3 import S3ObjectStore
     from storage_svc.application.trimming import Cut
     from velro.stack.seaweedfs import S3Address
@@ -125,6 +126,10 @@ class Archived:
     async def read(self, *, after: int = 0, until: int) -> list[RawRecord]:
         async with aclosing(self.archived_log.read(after=after, until=until)) as source:
             return [record async for batch in source for record in batch]
+
+
+async def positions_of(log: EventLog, family: Family, generation_id: str) -> list[int]:
+    return [event.position for event in (await log.load(family, generation_id)).events]
 
 
 class BucketAway:

@@ -11,12 +11,14 @@ import pytest
 from shared.contracts.subjects import Subjects
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
+from tests.archives import open_archived
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
+    from tests.archives import Archived
     from tests.servers.port import OwnNats, OwnPostgres, OwnS3, Servers
     from velro.stack.seaweedfs import S3Address
 
@@ -156,3 +158,14 @@ def bucket(s3_address: S3Address) -> Generator[S3Address]:
             client.delete_object(Bucket=address.bucket, Key=found["Key"])
     client.delete_bucket(Bucket=address.bucket)
     client.close()
+
+
+@pytest.fixture
+async def archived(
+    nats_url: str, subject_root: str, stream: str, bucket: S3Address
+) -> AsyncGenerator[Archived]:
+    """A log of this test alone, and its archive, which is empty."""
+    async with open_archived(
+        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
+    ) as opened:
+        yield opened

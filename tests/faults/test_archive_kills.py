@@ -7,27 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import Archived, open_archived
 from tests.storage_process import Wire, environment, run, storage_process, wire
 from tests.storage_scene import port_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from tests.archives import Archived
     from velro.stack.seaweedfs import S3Address
 
 ONCE = ("archive", "--once")
-
-
-@pytest.fixture
-async def world(
-    nats_url: str, subject_root: str, stream: str, bucket: S3Address
-) -> AsyncGenerator[Archived]:
-    async with open_archived(
-        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
-    ) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -50,10 +39,10 @@ def env(
 @pytest.mark.parametrize("what", ["segments", "manifest"])
 @pytest.mark.parametrize("when", ["before the put", "before its answer"])
 async def test_an_archiver_that_was_killed_is_gone_on_from_by_the_next(
-    world: Archived, env: dict[str, str], bucket: S3Address, what: str, when: str
+    archived: Archived, env: dict[str, str], bucket: S3Address, what: str, when: str
 ) -> None:
-    await world.fill(1, 60)
-    step = f"PUT /{bucket.bucket}/{world.archive.root}/{what}/".encode()
+    await archived.fill(1, 60)
+    step = f"PUT /{bucket.bucket}/{archived.archive.root}/{what}/".encode()
     async with wire(port_of(bucket.endpoint_url)) as s3:
         if when == "before the put":
             s3.hold_requests = step
@@ -62,11 +51,11 @@ async def test_an_archiver_that_was_killed_is_gone_on_from_by_the_next(
         through = env | {"VELRO_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}"}
         await killed(s3, through)
     assert (await run(env, *ONCE)).code == 0
-    assert await world.whole() == await world.in_stream()
-    written = [entry async for entry in world.archive.entries()]
+    assert await archived.whole() == await archived.in_stream()
+    written = [entry async for entry in archived.archive.entries()]
     assert len(written) > 2
     # What the killed one put is what the next one would have put, not a second of its kind.
-    segments = [key async for key in world.bucket.keys(f"{world.archive.root}/segments/")]
+    segments = [key async for key in archived.bucket.keys(f"{archived.archive.root}/segments/")]
     assert sorted(segments) == sorted(entry.key for entry in written)
 
 
@@ -77,10 +66,10 @@ async def killed(s3: Wire, env: dict[str, str]) -> None:
 
 
 async def test_archivers_in_several_processes_at_once_make_one_whole_archive(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 200)
+    await archived.fill(1, 200)
     ended = await asyncio.gather(*(run(env, *ONCE) for _ in range(3)))
     assert [one.code for one in ended] == [0, 0, 0]
     assert (await run(env, *ONCE)).code == 0
-    assert await world.whole() == await world.in_stream()
+    assert await archived.whole() == await archived.in_stream()

@@ -10,28 +10,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.archives import Archived, open_archived
 from tests.storage_process import environment, run, storage_process, wire
 from tests.storage_scene import port_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from tests.archives import Archived
     from velro.stack.seaweedfs import S3Address
 
 TRIM = ("trim", "--days", "0")
 INTERRUPTED = 130
-
-
-@pytest.fixture
-async def world(
-    nats_url: str, subject_root: str, stream: str, bucket: S3Address
-) -> AsyncGenerator[Archived]:
-    async with open_archived(
-        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
-    ) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -49,8 +38,8 @@ def env(
     )
 
 
-async def everything_is_there(world: Archived, *, until: int) -> None:
-    log = world.whole_log
+async def everything_is_there(archived: Archived, *, until: int) -> None:
+    log = archived.whole_log
     async with aclosing(log.read(after=0, until=until)) as source:
         read = [record.position async for batch in source for record in batch]
     assert read == list(range(1, until + 1))
@@ -62,41 +51,41 @@ async def everything_is_there(world: Archived, *, until: int) -> None:
 # What every program waits once after the index was made is most of its time.
 @pytest.mark.timeout(180)
 async def test_a_trimming_that_is_cut_off_anywhere_loses_nothing_and_is_gone_on_with(
-    world: Archived, env: dict[str, str], subject_root: str, nats_url: str
+    archived: Archived, env: dict[str, str], subject_root: str, nats_url: str
 ) -> None:
     steps = [
         f"HPUB {subject_root}.trimmed.g",
         f"HPUB {subject_root}.trimmed-through",
-        f"$JS.API.STREAM.PURGE.{world.stream}",
+        f"$JS.API.STREAM.PURGE.{archived.stream}",
     ]
-    await world.fill(1, 5)
-    await world.catch_up()
+    await archived.fill(1, 5)
+    await archived.catch_up()
     assert (await run(env, *TRIM)).code == 0
     end = 5
     async with wire(urlsplit(nats_url).port or 4222) as nats:
         through = env | {"VELRO_NATS_URL": f"nats://127.0.0.1:{nats.port}"}
         for step, after in product(steps, (False, True)):
-            await world.fill(end + 1, end + 5)
+            await archived.fill(end + 1, end + 5)
             end += 5
-            await world.catch_up()
+            await archived.catch_up()
             held = step.encode()
             nats.caught.clear()
             nats.hold_requests, nats.hold_answers = (None, held) if after else (held, None)
             async with storage_process(through, *TRIM, quiet=True) as process:
                 await nats.wait_caught()
                 await process.kill()
-            await everything_is_there(world, until=end)
+            await everything_is_there(archived, until=end)
             ended = await run(env, *TRIM)
             assert ended.code == 0, ended.err
-            assert await world.log.first_position() == end
-            await everything_is_there(world, until=end)
+            assert await archived.log.first_position() == end
+            await everything_is_there(archived, until=end)
 
 
 async def test_a_trimming_that_is_interrupted_ends_at_once_and_changes_nothing(
-    world: Archived, env: dict[str, str], bucket: S3Address
+    archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
-    await world.fill(1, 5)
-    await world.catch_up()
+    await archived.fill(1, 5)
+    await archived.catch_up()
     async with wire(port_of(bucket.endpoint_url)) as s3:
         s3.hold_requests = b"/segments/"
         through = env | {"VELRO_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}"}
@@ -106,5 +95,5 @@ async def test_a_trimming_that_is_interrupted_ends_at_once_and_changes_nothing(
             ended = await process.ended()
     assert ended.code == INTERRUPTED
     assert "Traceback" not in ended.err
-    assert await world.log.first_position() == 1
-    await everything_is_there(world, until=5)
+    assert await archived.log.first_position() == 1
+    await everything_is_there(archived, until=5)

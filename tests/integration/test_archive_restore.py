@@ -17,25 +17,13 @@ from shared.event_log.jetstream_restore import forgetful
 from shared.event_log.jetstream_stream import StreamDeclaration
 from shared.event_log.port import LogMismatch, LogUnavailable
 from shared.messaging.jetstream import jetstream_of
-from tests.archives import Archived, open_archived, velro_environment
+from tests.archives import Archived, velro_environment
 from tests.programs import VELRO, velro
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from shared.contracts.envelope import Envelope
     from velro.stack.seaweedfs import S3Address
-
-
-@pytest.fixture
-async def world(
-    nats_url: str, subject_root: str, stream: str, bucket: S3Address
-) -> AsyncGenerator[Archived]:
-    async with open_archived(
-        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
-    ) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -45,183 +33,191 @@ def env(nats_url: str, subject_root: str, stream: str, bucket: S3Address) -> dic
     )
 
 
-async def lost(world: Archived) -> None:
-    await world.delete_stream()
-    await world.declare()
+async def lost(archived: Archived) -> None:
+    await archived.delete_stream()
+    await archived.declare()
 
 
-async def brought_back(world: Archived, *, after: int = 0) -> int:
+async def brought_back(archived: Archived, *, after: int = 0) -> int:
     async with aclosing(
-        restore(world.connection, world.stream, world.archive, after=after)
+        restore(archived.connection, archived.stream, archived.archive, after=after)
     ) as reached:
         return [position async for position in reached][-1]
 
 
-async def compared_up_to(world: Archived) -> int:
-    async with aclosing(compare(world.log, world.archive)) as compared:
+async def compared_up_to(archived: Archived) -> int:
+    async with aclosing(compare(archived.log, archived.archive)) as compared:
         return [so_far.position async for so_far in compared][-1]
 
 
 async def test_a_lost_log_comes_back_with_the_same_positions_ids_headers_and_order(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 120)
-    before = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
-    await world.catch_up()
-    await world.delete_stream()
+    await archived.fill(1, 120)
+    before = [(r.position, r.subject, r.headers, r.data) for r in await archived.in_stream()]
+    await archived.catch_up()
+    await archived.delete_stream()
     code, out = await velro(env, "restore")
     assert code == 0, out
     assert "120 events are back at their positions" in out
-    after = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    after = [(r.position, r.subject, r.headers, r.data) for r in await archived.in_stream()]
     assert after == before
 
 
 async def test_what_was_brought_back_is_known_by_its_id_and_appended_to_as_before(
-    world: Archived,
+    archived: Archived,
 ) -> None:
-    await world.fill(1, 20)
-    await world.catch_up()
-    await lost(world)
-    assert await brought_back(world) == 20
-    history = await world.log.load("generation", "g7")
+    await archived.fill(1, 20)
+    await archived.catch_up()
+    await lost(archived)
+    assert await brought_back(archived) == 20
+    history = await archived.log.load("generation", "g7")
     assert history.version == 7
     (event,) = history.events
-    again = await world.log.append("generation", "g7", [event.envelope], expected=history.version)
+    again = await archived.log.append(
+        "generation", "g7", [event.envelope], expected=history.version
+    )
     assert (again.position, again.duplicate) == (7, True)
-    await world.fill(21, 21)
-    assert await world.log.last_position() == 21
+    await archived.fill(21, 21)
+    assert await archived.log.last_position() == 21
 
 
-async def written_again(world: Archived, event: Envelope, *, position: int) -> None:
+async def written_again(archived: Archived, event: Envelope, *, position: int) -> None:
     """A second time, as soon as the server has forgotten the first."""
     async with asyncio.timeout(20):
         while True:
-            done = await world.log.append("generation", event.subject, [event], expected=None)
+            done = await archived.log.append("generation", event.subject, [event], expected=None)
             if not done.duplicate:
                 break
     assert done.position == position
 
 
 async def test_an_id_that_the_log_holds_more_than_once_comes_back_wherever_it_was(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 30)
-    (event,) = (await world.log.load("generation", "g7")).events
-    async with forgetful(world.connection, world.stream):
-        await written_again(world, event.envelope, position=31)
-        await written_again(world, event.envelope, position=32)
-    await world.fill(33, 90)
-    before = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
-    await world.catch_up()
-    await world.delete_stream()
+    await archived.fill(1, 30)
+    (event,) = (await archived.log.load("generation", "g7")).events
+    async with forgetful(archived.connection, archived.stream):
+        await written_again(archived, event.envelope, position=31)
+        await written_again(archived, event.envelope, position=32)
+    await archived.fill(33, 90)
+    before = [(r.position, r.subject, r.headers, r.data) for r in await archived.in_stream()]
+    await archived.catch_up()
+    await archived.delete_stream()
     code, out = await velro(env, "restore")
     assert code == 0, out
-    after = [(r.position, r.subject, r.headers, r.data) for r in await world.in_stream()]
+    after = [(r.position, r.subject, r.headers, r.data) for r in await archived.in_stream()]
     assert after == before
     # The server remembers ids as long as before.
-    info = await ask(world.connection, f"$JS.API.STREAM.INFO.{world.stream}", None, timeout_s=5)
+    info = await ask(
+        archived.connection, f"$JS.API.STREAM.INFO.{archived.stream}", None, timeout_s=5
+    )
     assert info["config"]["duplicate_window"] == StreamDeclaration().duplicate_window_s * 1e9
 
 
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 30)
-    await world.catch_up()
-    await jetstream_of(world.connection).delete_stream(world.stream)
+    await archived.fill(1, 30)
+    await archived.catch_up()
+    await jetstream_of(archived.connection).delete_stream(archived.stream)
     code, out = await velro(env, "restore", "--dry-run")
     assert code == 0, out
     assert "30 are to be brought back, from position 1 on" in out
     with pytest.raises(LogUnavailable, match="stream not found"):  # nor is it made
-        await world.log.last_position()
+        await archived.log.last_position()
 
 
 async def test_an_interrupted_restore_goes_on_where_it_was(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 60)
-    await world.catch_up()
-    whole = [(r.position, r.headers, r.data) for r in await world.in_stream()]
-    await lost(world)
-    async with aclosing(restore(world.connection, world.stream, world.archive, after=0)) as reached:
+    await archived.fill(1, 60)
+    await archived.catch_up()
+    whole = [(r.position, r.headers, r.data) for r in await archived.in_stream()]
+    await lost(archived)
+    async with aclosing(
+        restore(archived.connection, archived.stream, archived.archive, after=0)
+    ) as reached:
         stopped_at = await anext(reached)
     assert 0 < stopped_at < 60
     code, out = await velro(env, "restore")
     assert code == 0, out
-    assert [(r.position, r.headers, r.data) for r in await world.in_stream()] == whole
+    assert [(r.position, r.headers, r.data) for r in await archived.in_stream()] == whole
 
 
-async def test_a_killed_restore_goes_on_where_it_was(world: Archived, env: dict[str, str]) -> None:
-    await world.fill(1, 40)
+async def test_a_killed_restore_goes_on_where_it_was(
+    archived: Archived, env: dict[str, str]
+) -> None:
+    await archived.fill(1, 40)
     # One event a segment: 40 fetches, between which the process is killed.
     fine = ArchiveSettings(segment_bytes=1)
-    archiver = world.archiver
+    archiver = archived.archiver
     archiver.settings = fine
     assert len([entry async for entry in archiver.catch_up()]) == 40
-    await lost(world)
+    await lost(archived)
     process = await asyncio.create_subprocess_exec(VELRO, "restore", env=env)
     async with asyncio.timeout(30):
         # What another process has done is known by the log's end alone.
-        while await world.log.last_position() < 5:  # noqa: ASYNC110 - as above
+        while await archived.log.last_position() < 5:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.001)
     process.kill()
     await process.wait()
-    assert await world.log.last_position() < 40
+    assert await archived.log.last_position() < 40
     code, out = await velro(env, "restore")
     assert code == 0, out
-    assert await compared_up_to(world) == 40
+    assert await compared_up_to(archived) == 40
 
 
 async def test_a_restore_of_what_is_there_changes_nothing(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 10)
-    await world.catch_up()
-    await world.fill(11, 12)
+    await archived.fill(1, 10)
+    await archived.catch_up()
+    await archived.fill(11, 12)
     code, out = await velro(env, "restore")
     assert code == 0, out
     assert "nothing to do" in out
-    assert await world.log.last_position() == 12
+    assert await archived.log.last_position() == 12
 
 
 async def test_a_log_with_another_history_is_left_alone(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 30)
-    await world.catch_up()
-    await lost(world)
-    await world.fill(1, 3)
-    await world.fill(4, 5, text="another history")
+    await archived.fill(1, 30)
+    await archived.catch_up()
+    await lost(archived)
+    await archived.fill(1, 3)
+    await archived.fill(4, 5, text="another history")
     code, out = await velro(env, "restore")
     assert code != 0
     assert "from position 4 on the log is not the one that was archived" in out
-    assert await world.log.last_position() == 5
+    assert await archived.log.last_position() == 5
 
 
-async def test_somebody_who_writes_meanwhile_is_found_out(world: Archived) -> None:
-    await world.fill(1, 60)
-    await world.catch_up()
-    await lost(world)
-    await world.fill(1, 1, text="a service that was not stopped")
+async def test_somebody_who_writes_meanwhile_is_found_out(archived: Archived) -> None:
+    await archived.fill(1, 60)
+    await archived.catch_up()
+    await lost(archived)
+    await archived.fill(1, 1, text="a service that was not stopped")
     with pytest.raises(LogMismatch, match="somebody else writes"):
-        await brought_back(world)
+        await brought_back(archived)
     with pytest.raises(ArchiveForked):
-        await compared_up_to(world)
+        await compared_up_to(archived)
 
 
-async def test_without_an_archive_nothing_is_made(world: Archived, env: dict[str, str]) -> None:
-    await world.delete_stream()
+async def test_without_an_archive_nothing_is_made(archived: Archived, env: dict[str, str]) -> None:
+    await archived.delete_stream()
     code, out = await velro(env, "restore")
     assert code != 0
     assert "there is no archive under velro-log/" in out
 
 
 async def test_the_archive_is_listed_verified_and_printed(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 60)
-    entries = await world.catch_up()
-    await world.fill(61, 63)
+    await archived.fill(1, 60)
+    entries = await archived.catch_up()
+    await archived.fill(61, 63)
     code, out = await velro(env, "archive", "ls")
     assert code == 0, out
     assert f"{len(entries)} segments, up to position 60, 3 behind the log" in out
@@ -234,11 +230,11 @@ async def test_the_archive_is_listed_verified_and_printed(
 
 
 async def test_verifying_names_all_that_is_damaged_and_a_way_that_mends_it(
-    world: Archived, env: dict[str, str], bucket: S3Address
+    archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
-    await world.fill(1, 100)
-    first, second, third, fourth, *_ = entries = await world.catch_up()
-    await world.bucket.delete(second.key)
+    await archived.fill(1, 100)
+    first, second, third, fourth, *_ = entries = await archived.catch_up()
+    await archived.bucket.delete(second.key)
     client = s3_client(bucket)
     stored = client.get_object(Bucket=bucket.bucket, Key=fourth.key)
     body = bytearray(stored["Body"].read())
@@ -257,31 +253,31 @@ async def test_verifying_names_all_that_is_damaged_and_a_way_that_mends_it(
     assert f"begins with {second.first:020d} or a higher number" in out
 
     # As it was told:
-    await world.bucket.delete(fourth.key)
-    manifest = [key async for key in world.bucket.keys(world.archive.manifest)]
+    await archived.bucket.delete(fourth.key)
+    manifest = [key async for key in archived.bucket.keys(archived.archive.manifest)]
     for key in sorted(manifest, reverse=True):
-        if key.removeprefix(world.archive.manifest)[:20] >= f"{second.first:020d}":
-            await world.bucket.delete(key)
-    assert [entry.last for entry in await world.catch_up()][-1] == 100
-    assert len([entry async for entry in world.archive.entries()]) == len(entries)
+        if key.removeprefix(archived.archive.manifest)[:20] >= f"{second.first:020d}":
+            await archived.bucket.delete(key)
+    assert [entry.last for entry in await archived.catch_up()][-1] == 100
+    assert len([entry async for entry in archived.archive.entries()]) == len(entries)
     code, out = await velro(env, "archive", "verify", "--against-log")
     assert code == 0, out
     assert "every segment is as it was written: 100 events" in out
 
 
 async def test_no_way_is_told_that_would_lose_what_the_stream_no_longer_has(
-    world: Archived, env: dict[str, str], bucket: S3Address
+    archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
-    await world.fill(1, 60)
-    _, second, *_ = await world.catch_up()
-    await world.bucket.delete(second.key)
-    await lost(world)
+    await archived.fill(1, 60)
+    _, second, *_ = await archived.catch_up()
+    await archived.bucket.delete(second.key)
+    await lost(archived)
     code, out = await velro(env, "archive", "verify")
     assert code == 1
     assert "cannot be written anew: the stream lacks" in out
-    link = (await world.archive.chain())[second.number - 1]
+    link = (await archived.archive.chain())[second.number - 1]
     client = s3_client(bucket)
-    client.delete_object(Bucket=bucket.bucket, Key=f"{world.archive.manifest}{link.name}")
+    client.delete_object(Bucket=bucket.bucket, Key=f"{archived.archive.manifest}{link.name}")
     code, out = await velro(env, "archive", "verify")
     assert code == 1
     assert f"the entry before position {second.last + 1} is missing, as is a sound segment" in out
@@ -289,12 +285,12 @@ async def test_no_way_is_told_that_would_lose_what_the_stream_no_longer_has(
 
 
 async def test_verifying_reads_behind_an_entry_that_is_missing_and_names_what_mends_it(
-    world: Archived, env: dict[str, str], bucket: S3Address
+    archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
-    await world.fill(1, 100)
-    _, second, third, *_ = await world.catch_up(everything=True)
-    await world.bucket.delete(f"{world.archive.manifest}{name_of(second)}")
-    await world.bucket.delete(third.key)
+    await archived.fill(1, 100)
+    _, second, third, *_ = await archived.catch_up(everything=True)
+    await archived.bucket.delete(f"{archived.archive.manifest}{name_of(second)}")
+    await archived.bucket.delete(third.key)
     code, out = await velro(env, "archive", "verify")
     assert code == 1
     assert f"the entry before position {third.first} is missing\n" in out
@@ -313,12 +309,12 @@ async def test_verifying_reads_behind_an_entry_that_is_missing_and_names_what_me
 
 
 async def test_damaged_and_missing_entries_are_mended_as_verifying_tells(
-    world: Archived, env: dict[str, str], bucket: S3Address
+    archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
-    await world.fill(1, 100)
-    first, second, third, *_ = await world.catch_up(everything=True)
-    await world.bucket.delete(f"{world.archive.manifest}{name_of(first)}")
-    damaged = f"{world.archive.manifest}{name_of(third)}"
+    await archived.fill(1, 100)
+    first, second, third, *_ = await archived.catch_up(everything=True)
+    await archived.bucket.delete(f"{archived.archive.manifest}{name_of(first)}")
+    damaged = f"{archived.archive.manifest}{name_of(third)}"
     s3_client(bucket).put_object(Bucket=bucket.bucket, Key=damaged, Body=b"{}")
     code, out = await velro(env, "archive", "verify")
     assert code == 1
@@ -334,8 +330,8 @@ async def test_damaged_and_missing_entries_are_mended_as_verifying_tells(
     assert (code, out[:16]) == (0, '{"position": 100')
 
     # As it was told:
-    await world.bucket.delete(damaged)
-    assert await world.catch_up(everything=True) == []
+    await archived.bucket.delete(damaged)
+    assert await archived.catch_up(everything=True) == []
     code, out = await velro(env, "archive", "verify", "--against-log")
     assert code == 0, out
     assert "every segment is as it was written: 100 events" in out

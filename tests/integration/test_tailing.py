@@ -13,24 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.messaging.jetstream import jetstream_of
-from tests.archives import Archived, open_archived
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from velro.stack.seaweedfs import S3Address
+    from tests.archives import Archived
 
 VELRO = str(Path(sys.executable).parent / "velro")
-
-
-@pytest.fixture
-async def world(
-    nats_url: str, subject_root: str, stream: str, bucket: S3Address
-) -> AsyncGenerator[Archived]:
-    async with open_archived(
-        nats_url=nats_url, subject_root=subject_root, stream=stream, bucket=bucket
-    ) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -57,8 +44,10 @@ async def velro(env: dict[str, str], line: str) -> tuple[int, str]:
     return process.returncode, out.decode()
 
 
-async def test_the_log_is_exported_whole_and_in_order(world: Archived, env: dict[str, str]) -> None:
-    await world.fill(1, 30)
+async def test_the_log_is_exported_whole_and_in_order(
+    archived: Archived, env: dict[str, str]
+) -> None:
+    await archived.fill(1, 30)
     code, out = await velro(env, "$VELRO export")
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -68,9 +57,9 @@ async def test_the_log_is_exported_whole_and_in_order(world: Archived, env: dict
 
 
 async def test_what_is_asked_for_is_exported_and_nothing_else(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 30)
+    await archived.fill(1, 30)
 
     async def exported(options: str) -> list[int]:
         _, out = await velro(env, f"$VELRO export {options}")
@@ -86,11 +75,11 @@ async def test_what_is_asked_for_is_exported_and_nothing_else(
 
 
 async def test_the_newest_are_shown_and_what_cannot_be_read_is_shown_as_that(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 30)
-    jetstream = jetstream_of(world.connection)
-    await jetstream.publish(f"{world.stream.lower()}.generation.x", b"\xffno")
+    await archived.fill(1, 30)
+    jetstream = jetstream_of(archived.connection)
+    await jetstream.publish(f"{archived.stream.lower()}.generation.x", b"\xffno")
     code, out = await velro(env, "$VELRO tail")
     lines = out.splitlines()
     assert code == 0
@@ -100,9 +89,9 @@ async def test_the_newest_are_shown_and_what_cannot_be_read_is_shown_as_that(
 
 
 async def test_the_newest_of_a_kind_are_found_far_from_the_end(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 2_500)
+    await archived.fill(1, 2_500)
     code, out = await velro(env, "$VELRO tail --generation g3 --generation g12 --generation g2499")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["3", "12", "2,499"]
@@ -121,18 +110,18 @@ async def test_the_newest_of_a_kind_are_found_far_from_the_end(
     ],
 )
 async def test_what_cannot_be_shown_is_told(
-    world: Archived, env: dict[str, str], options: str, status: int, said: str
+    archived: Archived, env: dict[str, str], options: str, status: int, said: str
 ) -> None:
-    await world.fill(1, 30)
+    await archived.fill(1, 30)
     code, out = await velro(env, f"$VELRO tail {options}")
     assert code == status
     assert said in out
 
 
 async def test_a_reader_that_stops_reading_is_no_error(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 300, text="x" * 1500)
+    await archived.fill(1, 300, text="x" * 1500)
     _, out = await velro(env, "$VELRO export | head -1")
     assert len(out.splitlines()) == 1
     assert "Traceback" not in out
@@ -140,16 +129,16 @@ async def test_a_reader_that_stops_reading_is_no_error(
 
 
 async def test_following_shows_new_events_until_it_is_interrupted(
-    world: Archived, env: dict[str, str]
+    archived: Archived, env: dict[str, str]
 ) -> None:
-    await world.fill(1, 2)
+    await archived.fill(1, 2)
     process = await asyncio.create_subprocess_exec(
         VELRO, "tail", "--follow", "--json", env=env, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):
         seen = [json.loads(await process.stdout.readline())["position"] for _ in range(2)]
-        await world.fill(3, 4)
+        await archived.fill(3, 4)
         seen += [json.loads(await process.stdout.readline())["position"] for _ in range(2)]
         assert seen == [1, 2, 3, 4]
         process.send_signal(signal.SIGINT)
@@ -157,8 +146,8 @@ async def test_following_shows_new_events_until_it_is_interrupted(
         assert await process.wait() == 0
 
 
-async def test_a_moment_that_is_none_is_told(env: dict[str, str], world: Archived) -> None:
-    assert await world.log.last_position() == 0
+async def test_a_moment_that_is_none_is_told(env: dict[str, str], archived: Archived) -> None:
+    assert await archived.log.last_position() == 0
     code, out = await velro(env, "$VELRO export --from yesterday")
     assert code == 2
     assert "neither a position of the log" in out
