@@ -15,6 +15,7 @@ from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats.aio.client import Srv
     from nats.aio.subscription import Subscription
 
     Delivered = Callable[[bytes, bytes, bytes, bytes], bool]
@@ -27,7 +28,10 @@ _WORDS: Final = 6
 
 
 class DeliveringClient(Client):
-    """nats-py's client, with a way past headers and queues for subscriptions that ask for it."""
+    """nats-py's client, with a way past headers and queues for subscriptions that ask for it.
+
+    It also leaves no connection open that it has given up.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +45,13 @@ class DeliveringClient(Client):
     def deliver_no_more(self, subscription: Subscription) -> None:
         """Leave them to the subscription again."""
         self._takers.pop(subscription._id, None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the same
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # nats-py forgets a connection whose greeting failed, as a proxy's before a server that is
+        # away: it would stay open until the garbage collector comes by.
+        if self._transport is not None:
+            self._transport.close()
+        await super()._connect_to_server(s)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 from structlog.testing import capture_logs
 
-from shared.messaging.connection import BrokerUnavailable, connect
+from shared.messaging.connection import BrokerUnavailable, connect, connected
 
 
 async def test_an_address_that_is_none_is_told() -> None:
@@ -22,3 +23,30 @@ async def test_a_server_that_is_away_is_told_once_however_often_it_is_tried() ->
         with pytest.raises(BrokerUnavailable, match="Connect"):
             await connect(url, name="test", timeout_s=1.8)  # three or four tries
     assert [line["event"] for line in lines if line["event"] == "nats_error"] == ["nats_error"]
+
+
+async def test_a_proxy_that_answers_for_a_server_that_is_away_is_tried_again() -> None:
+    calls, is_away, arrived = 0, asyncio.Event(), asyncio.Event()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            is_away.set()
+        else:
+            writer.write(b"INFO {}\r\n")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            while calls > 2 and (line := await reader.readline()):
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+                if line.startswith(b"PUB "):
+                    arrived.set()
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connected(url, name="test") as connection:
+            await is_away.wait()
+            await connection.publish("a.subject")
+            await arrived.wait()
