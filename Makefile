@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: help demo test test-containers lint format lock bench schemas clean
 
 help: ## what can be run
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 $(VENV)/.installed: locks/all.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Velro needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.13 demo")'
@@ -28,7 +28,7 @@ demo: $(VENV)/.installed ## the main job on the embedded stack: an outage, and n
 test: $(VENV)/.installed ## every test that needs no Docker, on real embedded servers
 	$(BIN)/pytest $(SIDE_BY_SIDE) --ignore=tests/containers
 
-test-containers: $(VENV)/.installed ## the integration suite and compose under Docker
+test-containers: $(VENV)/.installed ## what of the integration suite needs servers, and compose, under Docker
 	$(BIN)/pytest $(SIDE_BY_SIDE) --servers=containers tests/integration tests/containers
 
 lint: $(VENV)/.installed ## format, lint, types, layers

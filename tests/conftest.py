@@ -3,6 +3,7 @@ from __future__ import annotations
 import secrets
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -16,11 +17,13 @@ from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from pathlib import Path
 
     from tests.archives import Archived
     from tests.servers.port import OwnNats, OwnPostgres, OwnS3, Servers
     from velro.stack.seaweedfs import S3Address
+
+
+CONTAINERS = Path(__file__).parent / "containers"
 
 
 def pytest_configure() -> None:
@@ -41,6 +44,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="where NATS, PostgreSQL and S3 come from: their wheels, or testcontainers",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With containers, leave out what asks for no server: there it is the same test again."""
+    if config.getoption("--servers") != "containers":
+        return
+    others = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and "servers" not in item.fixturenames
+        and not item.path.is_relative_to(CONTAINERS)
+    ]
+    config.hook.pytest_deselected(items=others)
+    left_out = set(others)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

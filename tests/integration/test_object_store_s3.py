@@ -56,10 +56,8 @@ def rclone(rclone_server: S3Address) -> S3Address:
 
 
 @pytest.fixture(params=["seaweedfs", "rclone"])
-def address(request: pytest.FixtureRequest) -> S3Address:
-    name = "bucket" if request.param == "seaweedfs" else "rclone"
-    found: S3Address = request.getfixturevalue(name)
-    return found
+def address(request: pytest.FixtureRequest, bucket: S3Address, rclone: S3Address) -> S3Address:
+    return bucket if request.param == "seaweedfs" else rclone
 
 
 class CountingWire(Wire):
