@@ -47,19 +47,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With containers, leave out what asks for no server: there it is the same test again."""
+    """With containers, leave out what asks for no server: there it is the same test again.
+
+    What a test asks for is what it names: a fixture that it gets while it runs is not seen here.
+    """
     if config.getoption("--servers") != "containers":
         return
-    others = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and "servers" not in item.fixturenames
-        and not item.path.is_relative_to(CONTAINERS)
-    ]
-    config.hook.pytest_deselected(items=others)
-    left_out = set(others)
-    items[:] = [item for item in items if item not in left_out]
+
+    def differs(item: pytest.Item) -> bool:
+        names = item.fixturenames if isinstance(item, pytest.Function) else ()
+        return "servers" in names or item.path.is_relative_to(CONTAINERS)
+
+    config.hook.pytest_deselected(items=[item for item in items if not differs(item)])
+    items[:] = [item for item in items if differs(item)]
 
 
 @pytest.fixture(scope="session")
