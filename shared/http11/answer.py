@@ -23,9 +23,9 @@ _HEAD_BYTES: Final = 32 * 1024
 _PIECE_BYTES: Final = 16 * 1024
 # A status that ends an exchange, and one field a line, of what RFC 9110 lets them be; folded lines,
 # and what only old software says, are not plain.
-_STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e]*")
-_FIELD: Final = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20]*((?:[\x21-\xff](?:[\t\x20-\xff]*[\x21-\xff])?)?)[\t\x20]*"
+_HEAD: Final = re.compile(
+    r"HTTP/1\.1 ([2-5][0-9]{2}) [\t\x20-\x7e]*"
+    r"((?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\xff]*)*)"
 )
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _NO_BODY: Final = frozenset({204, 304})
@@ -190,25 +190,23 @@ async def _piece(connection: Connection, *, unanswered: bool) -> bytes:
 def _plain(first: bytes, connection: Connection, method: str) -> Answer | None:
     """An answer whose body has a length, or is none, by its head alone; None: it is not plain."""
     head, found, early = first.partition(b"\r\n\r\n")
-    status_line, *lines = head.split(b"\r\n")
-    status = _STATUS.fullmatch(status_line)
-    if not found or status is None:
+    plain = _HEAD.fullmatch(head.decode("latin-1"))
+    if not found or plain is None:
         return None
-    headers: dict[str, str] = {}
-    for line in lines:
-        said = _FIELD.fullmatch(line)
-        if said is None:
-            return None
-        headers[said[1].lower().decode("ascii")] = said[2].decode("latin-1")
+    status, fields = int(plain[1]), plain[2].split("\r\n")[1:]
+    headers = {
+        name.lower(): text.strip("\t ")
+        for name, _, text in [line.partition(":") for line in fields]
+    }
     length = headers.get("content-length")
-    if len(headers) != len(lines) or "transfer-encoding" in headers:
+    if len(headers) != len(fields) or "transfer-encoding" in headers:
         return None
-    bodiless = method == "HEAD" or int(status[1]) in _NO_BODY
+    bodiless = method == "HEAD" or status in _NO_BODY
     if not (bodiless if length is None else _LENGTH.fullmatch(length)):
         return None
     size = 0 if bodiless else int(length or 0)
     return Answer(
-        status=int(status[1]),
+        status=status,
         headers=headers,
         length=size,
         ends_by_closing=False,

@@ -117,7 +117,7 @@ class HttpPool:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        body: Body | bytes | None = None,
+        body: Body | bytes | memoryview | None = None,
     ) -> AsyncGenerator[Answer]:
         """Ask, and read the answer as long as the block lasts; what is not read of it is dropped.
 
@@ -247,12 +247,12 @@ def _as_socket_has_it(host: str, port: int) -> _Address:
 
 
 async def _asked(
-    connection: Connection, method: str, head: bytes, body: Body | bytes | None
+    connection: Connection, method: str, head: bytes, body: Body | bytes | memoryview | None
 ) -> Answer:
     match body:
         case None:
             await connection.send(head)
-        case bytes():
+        case bytes() | memoryview():
             await connection.send(head, body)
         case _:
             await body.send(head, connection)
@@ -260,17 +260,21 @@ async def _asked(
 
 
 def _head(
-    method: str, origin: Origin, target: str, headers: Mapping[str, str], body: Body | bytes | None
+    method: str,
+    origin: Origin,
+    target: str,
+    headers: Mapping[str, str],
+    body: Body | bytes | memoryview | None,
 ) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() != "host"]
     if body is not None:
-        size = len(body) if isinstance(body, bytes) else body.size_bytes
+        size = len(body) if isinstance(body, bytes | memoryview) else body.size_bytes
         lines.append(f"Content-Length: {size}")
     # One line each, and no line more: nothing that somebody named may write a header of its own.
-    for line in lines:
-        if not line.isascii() or not line.isprintable():
-            raise ValueError(f"a request cannot hold {line!r}")
+    if not (written := "".join(lines)).isascii() or not written.isprintable():
+        refused = next(line for line in lines if not (line.isascii() and line.isprintable()))
+        raise ValueError(f"a request cannot hold {refused!r}")
     if " " in target:
         raise ValueError(f"a request cannot be for {target!r}")
     return "\r\n".join((*lines, "", "")).encode("ascii")

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+from typing import Self
 
 
 class OthersGrow(Exception):
@@ -36,16 +32,11 @@ class ByteBudget:
         """How many nobody has."""
         return self._free
 
-    @contextlib.asynccontextmanager
-    async def taken(self, size_bytes: int) -> AsyncGenerator[Share]:
-        """Take that many, waiting until they are free; given back at the end."""
+    async def take(self, size_bytes: int) -> Share:
+        """Take that many, waiting until they are free; they are given back where the share ends."""
         size_bytes = min(size_bytes, self._max)
         await self._take(size_bytes)
-        share = Share(self, size_bytes)
-        try:
-            yield share
-        finally:
-            self._give_back(share.size_bytes)
+        return Share(self, size_bytes)
 
     async def more(self, had_bytes: int, wanted_bytes: int) -> int:
         """Let a share grow, waiting until it can; how large it is then.
@@ -82,10 +73,11 @@ class ByteBudget:
             if granted.cancelled():
                 self._grant()  # who stood behind us need not wait for us any more
             else:
-                self._give_back(size_bytes)  # granted in the moment in which we were cancelled
+                self.give_back(size_bytes)  # granted in the moment in which we were cancelled
             raise
 
-    def _give_back(self, size_bytes: int) -> None:
+    def give_back(self, size_bytes: int) -> None:
+        """Let others have that many."""
         self._free += size_bytes
         self._grant()
 
@@ -109,11 +101,17 @@ class ByteBudget:
 
 
 class Share:
-    """Bytes of a budget that somebody has."""
+    """Bytes of a budget that somebody has, as long as the block lasts."""
 
     def __init__(self, budget: ByteBudget, size_bytes: int) -> None:
         self._budget = budget
         self.size_bytes = size_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give_back(self.size_bytes)
 
     async def grow(self, size_bytes: int) -> None:
         """Have that many in all, waiting until it can be; see `ByteBudget.more`."""

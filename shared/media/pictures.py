@@ -70,7 +70,7 @@ def dimensions_at_start(held: Held, kind: MediaKind) -> Dimensions | None:
     image_file, max_bytes = _READERS.get(kind, (None, 0))
     if image_file is None or max_bytes != _HEADER_BYTES:
         return None
-    return _believed(image_file, held.content[:_START_BYTES])
+    return _believed(image_file, bytes(held.content[:_START_BYTES]))
 
 
 def _believed(image_file: type[ImageFile], content: bytes) -> Dimensions | None:

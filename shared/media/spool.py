@@ -35,16 +35,25 @@ class SpoolFull(CopyFailed):
 
 
 class Room:
-    """A place for one file in the spool.
+    """A place for one file in the spool."""
 
-    Attributes:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path, share: Share, *, within_s: float) -> None:
-        self.path = path
+    def __init__(self, corner: Path, share: Share, *, within_s: float) -> None:
+        self._corner = corner
         self._share = share
         self._within_s = within_s
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        if self._path is None:
+            self._path = self._corner / uuid.uuid4().hex
+        return self._path
+
+    def clear(self) -> None:
+        """Remove the file, if there was to be one: what is held in memory never asks for a path."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     @property
     def size_bytes(self) -> int:
@@ -107,15 +116,17 @@ class Spool:
             SpoolFull: it still was after so long.
         """
         assert self._corner is not None, "the spool is used as a context manager"
-        async with contextlib.AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(within_s):
+                share = await self._budget.take(size_bytes)
+        except TimeoutError as error:
+            raise SpoolFull(size_bytes, within_s) from error
+        with share:
+            room = Room(self._corner, share, within_s=within_s)
             try:
-                async with asyncio.timeout(within_s):
-                    share = await stack.enter_async_context(self._budget.taken(size_bytes))
-            except TimeoutError as error:
-                raise SpoolFull(size_bytes, within_s) from error
-            path = self._corner / uuid.uuid4().hex
-            stack.callback(path.unlink, missing_ok=True)
-            yield Room(path, share, within_s=within_s)
+                yield room
+            finally:
+                room.clear()
 
     def _own_corner(self) -> tuple[Path, int]:
         """A corner's path and its lock, taken."""

@@ -78,7 +78,7 @@ class Transfer:
         """What came so far: the room's file, or what is held in its place."""
         if self._on_disk:
             return self.room.path
-        return Held(bytes(memoryview(self._held)[: self._filled]))
+        return Held(memoryview(self._held)[: self._filled])
 
     def resume_headers(self) -> dict[str, str]:
         """What asks for the rest alone, where that is possible."""

@@ -57,7 +57,7 @@ def hasher(check: BodyCheck) -> Hasher:
             return hashlib.sha256()
 
 
-def digest_of(body: bytes, check: BodyCheck) -> bytes:
+def digest_of(body: bytes | memoryview, check: BodyCheck) -> bytes:
     """What a check of these bytes is."""
     found = hasher(check)
     found.update(body)

@@ -40,7 +40,7 @@ class BucketRefused(StoreFailed):
 class Held:
     """A small file that never was on disk; opened and read as a path is."""
 
-    content: bytes = field(repr=False)
+    content: bytes | memoryview = field(repr=False)
 
     def open(self, mode: Literal["rb"]) -> BinaryIO:
         """From its beginning."""
@@ -49,7 +49,7 @@ class Held:
 
     def read_bytes(self) -> bytes:
         """All of it."""
-        return self.content
+        return bytes(self.content)
 
 
 @dataclass(frozen=True, slots=True)

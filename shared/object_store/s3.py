@@ -263,7 +263,7 @@ async def s3_object_store(settings: S3Settings) -> AsyncGenerator[S3ObjectStore]
             await store.drained()
 
 
-async def _body(order: PutOrder) -> bytes | FilePart:
+async def _body(order: PutOrder) -> bytes | memoryview | FilePart:
     if isinstance(order.path, Held):
         return order.path.content
     if order.size_bytes <= FROM_MEMORY_BYTES:
@@ -271,7 +271,7 @@ async def _body(order: PutOrder) -> bytes | FilePart:
     return FilePart(order.path, offset=0, size_bytes=order.size_bytes)
 
 
-def _digest(body: bytes | FilePart, check: BodyCheck) -> bytes:
+def _digest(body: bytes | memoryview | FilePart, check: BodyCheck) -> bytes:
     return body.digest(check) if isinstance(body, FilePart) else digest_of(body, check)
 
 

@@ -89,7 +89,7 @@ class Wire:
         *,
         headers: Mapping[str, str],
         query: str = "",
-        body: Body | bytes | None = None,
+        body: Body | bytes | memoryview | None = None,
         sha256: str = NO_BODY_SHA256,
     ) -> Answer:
         """Send one request; once more where its keys were refused and there are others by then.
@@ -125,7 +125,7 @@ class Wire:
         key: str,
         headers: Mapping[str, str],
         query: str,
-        body: Body | bytes | None,
+        body: Body | bytes | memoryview | None,
         sha256: str,
     ) -> Answer:
         if self._base is None:

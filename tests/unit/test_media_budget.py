@@ -17,10 +17,10 @@ async def test_a_large_wish_is_not_overtaken_by_small_ones() -> None:
     order: list[int] = []
 
     async def take(size: int) -> None:
-        async with budget.taken(size):
+        with await budget.take(size):
             order.append(size)
 
-    async with budget.taken(50):
+    with await budget.take(50):
         waiting = [asyncio.create_task(take(size)) for size in (80, 20, 10)]
         await asyncio.wait(waiting, timeout=0.01)
         assert order == []
@@ -30,7 +30,7 @@ async def test_a_large_wish_is_not_overtaken_by_small_ones() -> None:
 
 async def test_a_wish_beyond_all_gets_all() -> None:
     budget = ByteBudget(MAX)
-    async with budget.taken(10 * MAX) as share:
+    with await budget.take(10 * MAX) as share:
         assert share.size_bytes == MAX
         assert budget.free_bytes == 0
         await share.grow(20 * MAX)
@@ -43,11 +43,11 @@ async def test_who_grows_goes_before_who_begins() -> None:
     begun = asyncio.Event()
 
     async def begin() -> None:
-        async with budget.taken(60):
+        with await budget.take(60):
             begun.set()
 
-    async with budget.taken(40) as share:
-        async with budget.taken(60):
+    with await budget.take(40) as share:
+        with await budget.take(60):
             growing = asyncio.create_task(share.grow(90))
             await asyncio.wait({growing}, timeout=0.01)
             beginning = asyncio.create_task(begin())
@@ -58,7 +58,7 @@ async def test_who_grows_goes_before_who_begins() -> None:
 
 async def test_a_second_one_that_would_wait_to_grow_is_told_so() -> None:
     budget = ByteBudget(MAX)
-    async with budget.taken(50) as one, budget.taken(50) as two:
+    with await budget.take(50) as one, await budget.take(50) as two:
         growing = asyncio.create_task(one.grow(60))
         await asyncio.wait({growing}, timeout=0.01)
         with pytest.raises(OthersGrow):
@@ -80,7 +80,7 @@ def test_no_byte_is_lost_or_made_whoever_is_cancelled_when(
         budget = ByteBudget(MAX)
 
         async def take(size: int, grown: int, turns: int) -> None:
-            async with budget.taken(size) as share:
+            with await budget.take(size) as share:
                 assert 0 <= budget.free_bytes <= MAX - share.size_bytes
                 with suppress(OthersGrow):
                     await share.grow(grown)

@@ -50,7 +50,7 @@ def test_what_is_no_picture_has_no_size(kind: MediaKind, content: bytes) -> None
 
 
 def test_a_picture_larger_than_any_is_not_believed() -> None:
-    one = picture("PNG").content
+    one = picture("PNG").read_bytes()
     held = Held(one[:16] + (50_000).to_bytes(4, "big") * 2 + one[24:])
     assert dimensions_at_start(held, PNG) is None
     assert dimensions(held, PNG) is None
