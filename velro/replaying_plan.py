@@ -82,6 +82,7 @@ def show_briefly(made: Sequence[Planned], console: Console) -> None:
             f"about {decimal(sum(table.bytes for table in each.tables))} to write, "
             f"about {each.predicted_s:,.0f} s"
         )
+        _show_dropped(each, console)
 
 
 def show_whole(made: Sequence[Planned], console: Console) -> None:
@@ -96,13 +97,19 @@ def show_whole(made: Sequence[Planned], console: Console) -> None:
             f"{each.ends_at:,}{begun}, of about {each.aggregates:,} generations, from {source}"
             "the stream"
         )
+        _show_dropped(each, console)
         for table in each.tables:
             console.print(
                 f"  writes        {each.read_model}_rebuild.{table.name}: about {table.rows:,} "
                 f"rows, {decimal(table.bytes)} with indexes"
             )
-        if each.serving is None:
-            console.print("  compares with nothing: no tables of this log serve")
+        if each.other_log is not None:
+            console.print(
+                f"  compares with nothing: what serves is of another log. {each.other_log}. "
+                "Nothing is built unless --accept-differences is said"
+            )
+        elif each.serving is None:
+            console.print("  compares with nothing: there are no tables yet")
         else:
             how = "counts and content" if each.serving.same_version else "counts, where it can"
             console.print(
@@ -115,6 +122,11 @@ def show_whole(made: Sequence[Planned], console: Console) -> None:
             f"projected at {each.events_per_s:,.0f} events/s{_by(each)} to find out; comparing "
             "comes on top"
         )
+
+
+def _show_dropped(made: Plan, console: Console) -> None:
+    if made.dropped is not None:
+        console.print(f"  begins anew   an interrupted rebuild is dropped: {made.dropped}")
 
 
 def _by(made: Plan) -> str:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.event_log.port import LogMismatch
 from shared.projection.applying import Applier, Poison
 from shared.projection.collecting import collecting_rarely
 from shared.projection.rebuild_catching_up import CatchingUp, parts_for
@@ -16,7 +17,7 @@ from shared.projection.rebuild_schemas import (
     REBUILD,
     Schemas,
     Serving,
-    begun_by_the_same,
+    begun_before,
     drop,
     serving_of,
 )
@@ -51,6 +52,7 @@ class Plan:
 
     Attributes:
         begins_at: where an interrupted rebuild came to, which is gone on with; mostly 0.
+        dropped: why an interrupted rebuild is not gone on with but dropped; None where none is.
         ends_at: the log's last position now.
         aggregates: about how many generations these are of, estimated from the sample.
         tables: what will be written, estimated from it too.
@@ -59,10 +61,12 @@ class Plan:
         processes: how many fold.
         starting_s: how long it takes until they are there.
         serving: what will be compared with and replaced; None where nothing can be.
+        other_log: why what serves is of another log, if it is: a rebuild then has to be told twice.
     """
 
     read_model: str
     begins_at: int
+    dropped: str | None
     ends_at: int
     aggregates: int
     tables: tuple[PlannedTable, ...]
@@ -71,6 +75,7 @@ class Plan:
     processes: int
     starting_s: float
     serving: Serving | None
+    other_log: str | None
 
     @property
     def events(self) -> int:
@@ -108,8 +113,8 @@ async def plan(
         writer = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
         reader = await stack.enter_async_context(rebuilding(dsn, schemas, schemas.sample))
         ends_at = await log.last_position()
-        begun = await begun_by_the_same(writer, schemas, model, log)
-        begins_at = begun.position if begun else 0
+        begun = await begun_before(writer, schemas, model, log)
+        begins_at = begun.to.position if begun.to else 0
         parts = parts_for(ends_at - begins_at, processes)
         serving = await serving_of(writer, schemas, model, log)
         async with writer.transaction():
@@ -157,6 +162,7 @@ async def plan(
     return Plan(
         read_model=model.name,
         begins_at=begins_at,
+        dropped=begun.dropped,
         ends_at=ends_at,
         aggregates=round(generations * ends_at / until) if until else 0,
         tables=tuple(tables),
@@ -165,6 +171,7 @@ async def plan(
         processes=parts,
         starting_s=first.at - first.began,
         serving=serving if isinstance(serving, Serving) else None,
+        other_log=str(serving) if isinstance(serving, LogMismatch) else None,
     )
 
 

@@ -116,7 +116,7 @@ async def begin_or_go_on(
 
     It can go on where the same code made the same tables from the same log.
     """
-    if await begun_by_the_same(connection, schemas, model, log):
+    if (await begun_before(connection, schemas, model, log)).to is not None:
         return await taken_over(connection)
     async with connection.transaction():
         await connection.execute(f'drop schema if exists "{schemas.rebuild}" cascade')
@@ -128,18 +128,29 @@ async def begin_or_go_on(
     return await read_checkpoint(connection)
 
 
-async def begun_by_the_same(
-    connection: Connection[Record], schemas: Schemas, model: ReadModel[Any], log: EventLog
-) -> Checkpoint | None:
-    """Where an earlier rebuild came to, of the same code, tables and log; None: there is none.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What an interrupted rebuild left.
 
-    Of several parts the one that is furthest behind says where.
+    Attributes:
+        to: where it came to; None where there is none, or none that can be gone on with. Of several
+            parts the one that is furthest behind says where.
+        dropped: why it cannot be gone on with.
     """
+
+    to: Checkpoint | None
+    dropped: str | None = None
+
+
+async def begun_before(
+    connection: Connection[Record], schemas: Schemas, model: ReadModel[Any], log: EventLog
+) -> Begun:
+    """What an earlier rebuild left: it is gone on with by the same code, from the same log."""
     for table in ("rebuild_origin", "projection_checkpoint", "rebuild_parts"):
         if not await REBUILD.value(
             connection, "exists_as", schema_name=schemas.rebuild, table_name=table
         ):
-            return None
+            return Begun(None)
     async with connection.transaction():
         await connection.execute(f'set local search_path = "{schemas.rebuild}"')
         origin = await REBUILD.row(connection, "origin")
@@ -152,14 +163,13 @@ async def begun_by_the_same(
         program_fingerprint(model),
         schema_fingerprint(model),
     ):
-        return None
+        return Begun(None, "another version of the program began it")
     try:
         for each in (checkpoint, *parts):
             await recognise(log, each)
     except LogMismatch as mismatch:
-        _log.warning("rebuild_begins_anew", read_model=model.name, reason=str(mismatch))
-        return None
-    return max((checkpoint, *parts[:1]), key=lambda each: each.position)
+        return Begun(None, f"it read another log: {mismatch}")
+    return Begun(max((checkpoint, *parts[:1]), key=lambda each: each.position))
 
 
 async def taken_over(connection: Connection[Record]) -> Checkpoint:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.messaging.jetstream import jetstream_of
 from shared.projection.errors import PoisonedEvent
 from shared.projection.rebuild import Progress, replay
 from shared.projection.rebuild_plan import Plan, plan
@@ -63,8 +65,8 @@ async def test_a_sample_stands_for_the_whole_log(
     assert made.serving == Serving(end, same_version=True)
 
 
-async def test_an_interrupted_rebuild_is_planned_from_where_it_came_to(here: World) -> None:
-    end = await history(here, "g1", "g2")
+async def interrupted(here: World) -> None:
+    """A rebuild that came to the log's end, and no further."""
 
     class CutOff(Exception):
         pass
@@ -75,9 +77,47 @@ async def test_an_interrupted_rebuild_is_planned_from_where_it_came_to(here: Wor
 
     with pytest.raises(CutOff):
         await replay(here.dsn, here.log, here.model, here.decoding, on_progress=cut_off)
+
+
+async def test_an_interrupted_rebuild_is_planned_from_where_it_came_to(here: World) -> None:
+    end = await history(here, "g1", "g2")
+    await interrupted(here)
     await history(here, "g3")
     made = await planned(here)
-    assert (made.begins_at, made.events) == (end, 4)
+    assert (made.begins_at, made.events, made.dropped) == (end, 4, None)
+
+
+async def test_why_an_interrupted_rebuild_is_dropped_is_said(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = await history(here, "g1")
+    await interrupted(here)
+
+    def newer(_: object) -> str:
+        return "newer"
+
+    monkeypatch.setattr("shared.projection.rebuild_schemas.program_fingerprint", newer)
+    made = await planned(here)
+    assert (made.begins_at, made.events) == (0, end)
+    assert made.dropped == "another version of the program began it"
+
+
+async def test_what_was_made_from_another_log_is_neither_gone_on_with_nor_compared(
+    here: World,
+) -> None:
+    end = await history(here, "g1", "g2")
+    async with here.projector().running():
+        await here.reached(end)
+    await interrupted(here)
+    await jetstream_of(here.nats).delete_stream(here.stream)
+    await ensure_stream(here.nats, StreamDeclaration(name=here.stream, subjects=here.subjects))
+    await history(here, "g3")
+    made = await planned(here)
+    assert (made.begins_at, made.serving) == (0, None)
+    assert made.dropped is not None
+    assert made.dropped.startswith("it read another log: ")
+    assert made.other_log is not None
+    assert made.dropped.endswith(made.other_log)
 
 
 async def test_an_empty_log_is_nothing_to_do(here: World) -> None:
