@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 _RECONNECT_WAIT_S: Final = 0.5
 _FLUSH_TIMEOUT_S: Final = 5
 _PING_INTERVAL_S: Final = 10
+# Within this a server answers that is there, however busy; asked only where a connection ends.
+_SILENCE_S: Final = 2
 
 
 class BrokerUnavailable(TryLater):
@@ -103,11 +105,27 @@ async def connect(
 async def drain(connection: Client, *, timeout_s: float = 10.0) -> None:
     """Let callbacks finish and what was published leave, then close; close in any case."""
     try:
+        await close_if_silent(connection)
         async with asyncio.timeout(timeout_s):
             await connection.drain()
     except (TimeoutError, ConnectionClosedError, ConnectionReconnectingError, NatsError) as error:
         _log.warning("nats_not_drained", reason=str(error) or type(error).__name__)
     finally:
+        await connection.close()
+
+
+async def close_if_silent(connection: Client) -> None:
+    """Close a connection at once whose server answers nothing: for before it is drained.
+
+    nats-py's drain waits ten seconds for such a server, and then ten more. Nothing is lost: what
+    was not acknowledged is sent again, or delivered again.
+    """
+    if not connection.is_connected:
+        return
+    try:
+        await connection.flush(_SILENCE_S)
+    except NatsError as error:
+        _log.warning("nats_silent", reason=str(error))
         await connection.close()
 
 

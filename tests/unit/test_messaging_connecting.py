@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
-from shared.messaging.connection import BrokerUnavailable, connect, connected
+from shared.event_log.jetstream_api import subscribe
+from shared.messaging.connection import BrokerUnavailable, connect, connected, drain
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
 
 
 async def test_an_address_that_is_none_is_told() -> None:
@@ -50,3 +55,27 @@ async def test_a_proxy_that_answers_for_a_server_that_is_away_is_tried_again() -
             await is_away.wait()
             await connection.publish("a.subject")
             await arrived.wait()
+
+
+async def _nothing(_: Msg) -> None:
+    """What comes is nobody's."""
+
+
+async def test_a_server_that_has_fallen_silent_is_not_waited_for_at_the_end() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO {}\r\n")
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        connection = await connect(url, name="test")
+        await subscribe(connection, "a.subject", _nothing)
+        with capture_logs() as lines:
+            # Long before nats-py, which would wait for ten seconds, and ten more.
+            async with asyncio.timeout(9):
+                await drain(connection)
+    assert connection.is_closed
+    assert [line["event"] for line in lines] == ["nats_silent", "nats_closed", "nats_not_drained"]

@@ -18,12 +18,14 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from shared.errors import TryLater, in_words
+from shared.messaging.connection import close_if_silent
 from shared.messaging.jetstream import ensure_consumer, jetstream_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from faststream.nats import NatsMessage
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
     from nats.js.api import ConsumerInfo
@@ -127,6 +129,7 @@ class Runner:
             decoder=_whole_message,
         )
         pulls: list[_PatientSubscription] = []
+        connection: Client | None = None
         try:
             async with asyncio.timeout(10):
                 connection = await broker.connect()
@@ -146,7 +149,7 @@ class Runner:
             yield jetstream
         finally:
             await asyncio.gather(*(pull.end() for pull in pulls))
-            await _stop(broker)
+            await _stop(broker, connection)
 
     def _subscriber(
         self,
@@ -272,10 +275,12 @@ class Runner:
         return monotonic() - self._delivered_at > self.settings.stalled_for_s
 
 
-async def _stop(broker: NatsBroker) -> None:
+async def _stop(broker: NatsBroker, connection: Client | None) -> None:
     """Take a broker down, whatever state its connection is in; another one will follow."""
     try:
         async with asyncio.timeout(10):
+            if connection is not None:
+                await close_if_silent(connection)
             await broker.stop()
     except* BROKEN as group:
         log.info("broker_not_stopped_cleanly", why=[str(error) for error in group.exceptions])
