@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from shared.archive.archive import Archive
 from shared.archive.opening import archived_log
 from shared.archive.trimmed import TrimmedIndex
-from shared.errors import in_words
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.jetstream_trim import TrimmableStream
@@ -21,7 +20,7 @@ from shared.media.copier import media_copier
 from shared.messaging.connection import connected
 from shared.object_store.attended import attended_bucket
 from shared.object_store.s3 import s3_object_store
-from shared.postgres.connecting import POSTGRES_AWAY, close, connect, open_pool
+from shared.postgres.connecting import POSTGRES_AWAY, away, close, connect, open_pool
 from shared.projection.batch import Decoding
 from shared.projection.errors import NotReached
 from shared.projection.recognised_log import RecognisedLog
@@ -209,7 +208,7 @@ class Service:
             finally:
                 await close(connection)
         except POSTGRES_AWAY as error:
-            raise BacklogUnavailable(in_words(error)) from error
+            raise BacklogUnavailable(away(error)) from error
         async with self.projector.running(), self.watch.running():
             yield
 

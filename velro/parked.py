@@ -13,9 +13,8 @@ import psutil
 import typer
 
 from shared.archive.opening import archived_log
-from shared.errors import in_words
 from shared.messaging.connection import connected
-from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.postgres.connecting import POSTGRES_AWAY, away, close, connect
 from shared.printing import printer
 from shared.program import run
 from shared.projection.batch import Decoding
@@ -113,7 +112,7 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
     try:
         connection = await connect(where.dsn, schema=schema, application_name="velro parked")
     except POSTGRES_AWAY as error:
-        raise ReadModelAway(f"{name}: {in_words(error)}") from error
+        raise ReadModelAway(f"{name}: {away(error)}") from error
     try:
         async with (
             connected(settings.nats_url.split(","), name="velro parked") as nats,
@@ -122,7 +121,7 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
             await read_checkpoint(connection)
             yield ParkingPlace(connection, where.model, log, Decoding(settings.subjects))
     except POSTGRES_AWAY as error:
-        raise ReadModelAway(f"{name}: {in_words(error)}") from error
+        raise ReadModelAway(f"{name}: {away(error)}") from error
     except asyncpg.UndefinedTableError as error:
         raise ReadModelAway(f"{name} has no tables yet: start the service that keeps it") from error
     finally:

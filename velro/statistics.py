@@ -14,8 +14,7 @@ from rich.text import Text
 from generation_svc.read_model import model as generation_model
 from generation_svc.read_model.queries import GenerationQueries
 from generation_svc.settings import GenerationSettings
-from shared.errors import in_words
-from shared.postgres.connecting import POSTGRES_AWAY, open_pool, telling_why_refused
+from shared.postgres.connecting import POSTGRES_AWAY, away, open_pool, telling_why_refused
 from shared.printing import printer
 from shared.program import run, settings_of
 from shared.projection.tables import QUERIES
@@ -45,7 +44,7 @@ async def _told(since: timedelta, *, as_json: bool) -> None:
         with telling_why_refused():
             await _show(since, as_json=as_json)
     except POSTGRES_AWAY as error:
-        raise ReadModelAway(f"Postgres is away: {in_words(error)}") from error
+        raise ReadModelAway(away(error)) from error
 
 
 async def _show(since: timedelta, *, as_json: bool) -> None:

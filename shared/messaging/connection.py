@@ -10,7 +10,7 @@ import structlog
 from nats.errors import ConnectionClosedError, ConnectionReconnectingError, SlowConsumerError
 from nats.errors import Error as NatsError
 
-from shared.errors import TryLater
+from shared.errors import TryLater, in_words
 from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ async def connect(
     except (TimeoutError, NatsError, OSError) as error:
         with suppress(AssertionError):  # nats-py's, where an address is none: nothing was begun
             await client.close()
+        named, why = [servers] if isinstance(servers, str) else servers, last_error or error
         raise BrokerUnavailable(
-            f"no connection to {servers} within {timeout_s} s: {last_error or error}"
+            f"no connection to {', '.join(named)} within {timeout_s:g} s: {in_words(why)}"
         ) from error
     return client
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from shared.errors import Refused
+from shared.errors import Refused, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,6 +26,12 @@ POSTGRES_AWAY: Final = (
     OSError,  # refused, reset; TimeoutError is one too
 )
 """What says nothing about the work: the same on a new connection may succeed."""
+
+
+def away(error: BaseException) -> str:
+    """One of these in a line: a timeout of a driver does not even say whose it is."""
+    return f"Postgres is away: {' '.join(in_words(error).split())}"
+
 
 _NOT_LET_IN: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,  # the password is one of these

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from shared.errors import in_words
-from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.postgres.connecting import POSTGRES_AWAY, away, close, connect
 from shared.projection.errors import PostgresAway
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ def telling_of_postgres() -> Generator[None]:
     try:
         yield
     except POSTGRES_AWAY as error:
-        said = " ".join(in_words(error).split())
-        raise PostgresAway(f"Postgres is away: {said}") from error
+        raise PostgresAway(away(error)) from error
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from shared.errors import in_words
-from shared.postgres.connecting import POSTGRES_AWAY
+from shared.postgres.connecting import POSTGRES_AWAY, away
 from shared.postgres.queries import Queries
 from storage_svc.application.backlog import BacklogUnavailable, Lease, OutputRef
 from storage_svc.read_model.model import HERE
@@ -138,7 +138,9 @@ class PostgresBacklog:
         try:
             async with self._pool.acquire() as connection:
                 yield connection
-        except (*POSTGRES_AWAY, *TABLES_GONE) as error:
+        except POSTGRES_AWAY as error:
+            raise BacklogUnavailable(away(error)) from error
+        except TABLES_GONE as error:
             raise BacklogUnavailable(in_words(error)) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.errors import in_words
-from shared.postgres.connecting import POSTGRES_AWAY
+from shared.postgres.connecting import POSTGRES_AWAY, away
 from shared.postgres.queries import Queries
 from storage_svc.adapters.postgres_backlog import TABLES_GONE
 from storage_svc.application.backlog import BacklogUnavailable, OutputRef
@@ -100,7 +100,9 @@ class PostgresReport:
         try:
             async with self._pool.acquire() as connection:
                 return await self._queries.rows(connection, name, **parameters)
-        except (*POSTGRES_AWAY, *TABLES_GONE) as error:
+        except POSTGRES_AWAY as error:
+            raise BacklogUnavailable(away(error)) from error
+        except TABLES_GONE as error:
             raise BacklogUnavailable(in_words(error)) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 async def test_an_address_that_is_none_is_told() -> None:
     with pytest.raises(BrokerUnavailable, match="nowhere"):
         await connect("nowhere:::", name="test", timeout_s=5)
+
+
+async def test_a_server_that_says_nothing_is_told_with_the_address_and_why() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as says_nothing:
+        url = f"nats://127.0.0.1:{says_nothing.getsockname()[1]}"
+        told = f"no connection to {url} within 0.5 s: TimeoutError: no answer in time"
+        with pytest.raises(BrokerUnavailable, match=f"^{re.escape(told)}$"):
+            await connect([url], name="test", timeout_s=0.5)
 
 
 async def test_a_server_that_is_away_is_told_once_however_often_it_is_tried() -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from generation_svc.read_model.model import NAME as GENERATION
 from generation_svc.read_model.model import GenerationModel
-from shared.errors import in_words
-from shared.postgres.connecting import POSTGRES_AWAY, close, connect
+from shared.postgres.connecting import POSTGRES_AWAY, away, close, connect
 from shared.postgres.queries import Queries
 from shared.projection.errors import SchemaOutdated
 from shared.projection.kept import marks_of
@@ -158,7 +157,7 @@ async def taken(dsn: str, model: Compared) -> AsyncGenerator[tuple[Moment, Snaps
             )
             yield moment, Snapshot(connection, model), checkpoint
     except POSTGRES_AWAY as error:
-        raise NotReadable(f"read model {model.name}: {in_words(error)}") from error
+        raise NotReadable(f"read model {model.name}: {away(error)}") from error
     finally:
         await close(connection)
 
@@ -177,7 +176,7 @@ async def joined(moment: Moment, model: Compared) -> AsyncGenerator[Snapshot]:
             await connection.execute(f"set transaction snapshot '{moment.snapshot}'")
             yield Snapshot(connection, model)
     except POSTGRES_AWAY as error:
-        raise NotReadable(f"read model {model.name}: {in_words(error)}") from error
+        raise NotReadable(f"read model {model.name}: {away(error)}") from error
     finally:
         await close(connection)
 
@@ -199,4 +198,4 @@ async def _connected(dsn: str, model: Compared) -> Connection[Record]:
     try:
         return await connect(dsn, schema=model.name, application_name="velro verify")
     except POSTGRES_AWAY as error:
-        raise NotReadable(f"read model {model.name}: {in_words(error)}") from error
+        raise NotReadable(f"read model {model.name}: {away(error)}") from error
