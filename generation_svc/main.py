@@ -36,7 +36,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command("serve")
 def serve_command(
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.", min=0, max=65_535)] = None,
 ) -> None:
     """Take requests, run them, and keep the read model, until told to stop."""
     settings = settings_of(GenerationSettings)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from shared.errors import Refused
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 # How long requests under way may take to end: watchers are cut off and come back.
 _SHUTDOWN_S: Final = 2
+
+
+class AddressTaken(Refused):
+    """The address to serve at cannot be had; the message says why, and what to do."""
 
 
 class _Server(uvicorn.Server):
@@ -32,7 +38,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
     """Serve while the context is open; yields the port, which is a free one where 0 was asked.
 
     Raises:
-        OSError: the address cannot be listened on.
+        AddressTaken: the address cannot be listened on.
     """
     config = uvicorn.Config(
         app,
@@ -42,7 +48,13 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise AddressTaken(
+            f"nothing can listen on {host}, port {port}: {error.strerror or error}; "
+            "choose another with --host, --port or their variables"
+        ) from error
     # asyncio sets this only on sockets made with an explicit protocol, and create_server makes
     # none: without it every answer waits 40 ms for an acknowledgement (measured: 48 ms to 5 ms).
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

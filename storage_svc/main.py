@@ -37,7 +37,7 @@ JSON = Annotated[bool, typer.Option("--json", help="One line of JSON instead of 
 @app.command("serve")
 def serve_command(
     host: Annotated[str | None, typer.Option(help="For the health routes.")] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.", min=0, max=65_535)] = None,
 ) -> None:
     """Keep the backlog and copy what is in it, until told to stop."""
     settings = settings_of(StorageSettings)

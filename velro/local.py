@@ -27,9 +27,20 @@ _GIVEN_BY: Final = {
 }
 # What its port is called among ours.
 _PORT_OF: Final = {"nats": "nats", "postgres": "postgres", "seaweedfs": "s3"}
+# Where our own services listen is wished for in a variable, and may be what another Velro was told.
+_PORT_WISHED_BY: Final = {
+    "generation": "VELRO_GENERATION_PORT",
+    "storage": "VELRO_STORAGE_PORT",
+}
+# Of what is always started here.
+_OURS: Final = frozenset({*_PORT_WISHED_BY.values(), "VELRO_SANDBOX_URL", "VELRO_MEDIA_HTTP_HOSTS"})
 # How what a projector says begins, in /readyz, where only a person gets it to go on.
 _REFUSING: Final = f'"{ProjectorState.REFUSING}: '
 _PLACES: Final = {"VELRO_API_URL", *(name for names in _GIVEN_BY.values() for name in names)}
+
+
+class NoPort(Refused):
+    """A variable that should hold a port holds none."""
 
 
 class NotRunning(Refused):
@@ -47,6 +58,22 @@ def _somebody_elses(directory: Path, given: Mapping[str, str]) -> frozenset[str]
     )
 
 
+def _wished_ports(given: Mapping[str, str]) -> dict[str, int]:
+    """Those of our own services; 0 wishes for none.
+
+    Raises:
+        NoPort: something else is there.
+    """
+    wished: dict[str, int] = {}
+    for service, name in _PORT_WISHED_BY.items():
+        text = given.get(name, "").strip() or "0"
+        if not (text.isascii() and text.isdecimal() and int(text) <= ports.HIGHEST):
+            raise NoPort(f"{name} is {text!r}, and a port is a number up to {ports.HIGHEST}")
+        if int(text):
+            wished[service] = int(text)
+    return wished
+
+
 def _ours(directory: Path, server: str, urls: list[str], port: int | None) -> bool:
     if port is None or any(_place(url) != f"127.0.0.1:{port}" for url in urls):
         return False
@@ -55,6 +82,12 @@ def _ours(directory: Path, server: str, urls: list[str], port: int | None) -> bo
         return True
     # It ran here and is stopped. Where another one listens by now, the variable may well mean that.
     return (directory / f"{server}.log").exists() and ports.is_free(port)
+
+
+def _places(given: Mapping[str, str], server: str) -> str:
+    """Where variables lead to for a server, without a password."""
+    urls = [url for name in _GIVEN_BY[server] for url in given.get(name, "").split(",") if url]
+    return ", ".join(dict.fromkeys(map(_place, urls)))
 
 
 def _place(url: str) -> str:
@@ -71,6 +104,9 @@ class Local:
         settings: further `VELRO_…` variables for the services.
         given: the variables that may name servers of somebody else's, and settings; without it
             those of this program's environment.
+
+    Attributes:
+        others: the servers that are somebody else's, and where variables say that they are.
     """
 
     def __init__(
@@ -83,7 +119,8 @@ class Local:
     ) -> None:
         given = os.environ if given is None else given
         others = _somebody_elses(directory, given)
-        self.stack = Stack(directory, owned=owned, without=others)
+        self.others = {server: _places(given, server) for server in _GIVEN_BY if server in others}
+        self.stack = Stack(directory, owned=owned, without=others, wished=_wished_ports(given))
         self.environment = self._environment(given, others) | dict(settings or {})
         self.sandbox = ManagedProcess(
             name="sandbox",
@@ -197,14 +234,23 @@ class Local:
             "VELRO_GENERATION_PORT": str(chosen["generation"]),
             "VELRO_STORAGE_PORT": str(chosen["storage"]),
             "VELRO_SANDBOX_URL": self.sandbox_url,
-            "VELRO_MEDIA_HTTP_HOSTS": f"127.0.0.1:{chosen['sandbox']}",
+            "VELRO_MEDIA_HTTP_HOSTS": ",".join(
+                dict.fromkeys(
+                    host.strip()
+                    for host in (
+                        f"127.0.0.1:{chosen['sandbox']}",
+                        *given.get("VELRO_MEDIA_HTTP_HOSTS", "").split(","),
+                    )
+                    if host.strip()
+                )
+            ),
             "VELRO_WEBHOOK_BASE_URL": self.api_url,
             "VELRO_WEBHOOK_SECRET": self._webhook_secret(),
             "VELRO_SPOOL_DIR": str(self.stack.directory / "spool"),
         }
         if "nats" not in others:  # of another server we do not know where it is
             told["VELRO_NATS_MONITOR_URL"] = addresses.nats_monitor_url
-        own = {name for server in _GIVEN_BY.keys() - others for name in _GIVEN_BY[server]}
+        own = {name for server in _GIVEN_BY.keys() - others for name in _GIVEN_BY[server]} | _OURS
         return {
             name: value if name in own else given.get(name) or value for name, value in told.items()
         }

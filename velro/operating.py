@@ -104,6 +104,8 @@ def _table(local: Local) -> Table:
         "storage": f"http://127.0.0.1:{local.stack.ports['storage']}/readyz",
     }
     table = Table("", "where", "process", caption=f"logs and data: {local.stack.directory}")
+    for server, place in local.others.items():
+        table.add_row(server, place, Text("not ours", "yellow"))
     for process in local.processes:
         state = f"{process.pid}" if process.running else Text("not running", "red")
         table.add_row(process.name, where[process.name], state)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from velro.local import Local
+from velro.local import Local, NoPort
 from velro.stack import ports, state
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def test_a_server_at_another_address_is_somebody_elses(
     given = {**told, "VELRO_NATS_URL": "nats://127.0.0.1:1,nats://127.0.0.1:2"}
     local = Local(tmp_path, owned=False, given=given)
     assert [server.name for server in local.stack.servers] == ["seaweedfs", "postgres"]
+    assert local.others == {"nats": "127.0.0.1:1, 127.0.0.1:2"}
     assert local.environment["VELRO_NATS_URL"] == given["VELRO_NATS_URL"]
     assert "VELRO_NATS_MONITOR_URL" not in local.environment
 
@@ -72,3 +73,35 @@ def test_an_address_that_was_never_ours_is_somebody_elses(
 ) -> None:
     (tmp_path / "nats.log").unlink()
     assert servers(tmp_path, told) == ["seaweedfs", "postgres"]
+
+
+def test_what_another_velro_was_told_leads_nowhere_else(tmp_path: Path) -> None:
+    other = Local(tmp_path / "other", owned=False, given={})
+    here = Local(tmp_path / "here", owned=False, given=other.environment)
+    try:
+        for name in ("VELRO_GENERATION_PORT", "VELRO_STORAGE_PORT"):
+            # It is taken: the other one holds it.
+            assert here.environment[name] != other.environment[name]
+        assert here.environment["VELRO_SANDBOX_URL"] == here.sandbox_url != other.sandbox_url
+        hosts = here.environment["VELRO_MEDIA_HTTP_HOSTS"].split(",")
+        assert hosts == [url.partition("//")[2] for url in (here.sandbox_url, other.sandbox_url)]
+    finally:
+        for directory in ("other", "here"):
+            ports.release(tmp_path / directory / "ports.json")
+
+
+def test_a_service_listens_where_a_variable_wishes_it_to(tmp_path: Path) -> None:
+    memory = tmp_path / "free.json"
+    free = ports.choose({"any": None}, memory)["any"]
+    ports.release(memory)
+    Local(tmp_path, owned=False, given={})
+    local = Local(tmp_path, owned=False, given={"VELRO_GENERATION_PORT": f"{free}"})
+    assert local.environment["VELRO_GENERATION_PORT"] == f"{free}"
+    assert local.api_url.endswith(f":{free}")
+    ports.release(tmp_path / "ports.json")
+
+
+@pytest.mark.parametrize("text", ["ninety", "-1", "65536", "80.5"])
+def test_a_port_that_is_none_is_told_with_its_variable(tmp_path: Path, text: str) -> None:
+    with pytest.raises(NoPort, match=f"VELRO_STORAGE_PORT is '{text}'"):
+        Local(tmp_path, owned=False, given={"VELRO_STORAGE_PORT": text})

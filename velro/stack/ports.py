@@ -22,6 +22,7 @@ GRPC_OFFSET = 10_000
 # client's connection sits on the port, or on its gRPC port, when its server starts again.
 _OTHERS = range(11_000, 22_000)
 _TRIES = 500
+HIGHEST = 65_535
 _SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts them there, whatever TMPDIR says
 
 
@@ -42,17 +43,24 @@ def is_free(port: int) -> bool:
     return all(_can_bind(claim) and not _barred_by_socket(claim) for claim in _claimed(port))
 
 
-def choose(usual: Mapping[str, int | None], memory: Path) -> dict[str, int]:
+def choose(
+    usual: Mapping[str, int | None], memory: Path, *, wished: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """One free port a name: the remembered one, else the usual one (None: none), else another.
 
     They are held for this program, against other Velros of the machine, until `release`.
+
+    Args:
+        usual: by name.
+        memory: the file that remembers.
+        wished: come before what is remembered.
 
     Raises:
         NoFreePort: none was found.
     """
     release(memory)
     chosen: dict[str, int] = {}
-    for name, wish in {**usual, **remembered(memory)}.items():
+    for name, wish in {**usual, **remembered(memory), **(wished or {})}.items():
         taken = {claim for port in chosen.values() for claim in _claimed(port)}
         wishes = [] if wish is None else [wish]
         port = _first_free([*wishes, *random.sample(_OTHERS, _TRIES)], taken)
@@ -85,8 +93,8 @@ def remembered(memory: Path) -> dict[str, int]:
     return ports
 
 
-def _claimed(port: int) -> tuple[int, int]:
-    return port, port + GRPC_OFFSET
+def _claimed(port: int) -> tuple[int, ...]:
+    return tuple(claim for claim in (port, port + GRPC_OFFSET) if claim <= HIGHEST)
 
 
 def _first_free(candidates: list[int], taken: set[int]) -> int:

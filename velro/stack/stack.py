@@ -48,25 +48,34 @@ class _Servers:
 class Stack:
     """NATS, PostgreSQL and SeaweedFS with their data under one directory.
 
-    `without` names servers (nats, postgres, seaweedfs) that are not ours to start or to stop.
+    `without` names servers (nats, postgres, seaweedfs) that are not ours to start or to stop;
+    `wished` are ports, by the names of USUAL_PORTS, that are taken where they are free.
 
     As a context manager it starts them and ends them, whatever happens between. An `owned` stack
     also ends when this program is killed; the other kind stays until somebody stops it.
     """
 
     def __init__(
-        self, directory: Path, *, owned: bool = True, without: frozenset[str] = frozenset()
+        self,
+        directory: Path,
+        *,
+        owned: bool = True,
+        without: frozenset[str] = frozenset(),
+        wished: Mapping[str, int] | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self._owned = owned
         self._without = without
+        self._wished = wished
         self._memory = self.directory / "ports.json"
 
     @cached_property
     def ports(self) -> Mapping[str, int]:
         """Ports by the names of USUAL_PORTS: those in use here, or else free ones."""
         known = ports.remembered(self._memory)
-        return known if known and self.running else ports.choose(USUAL_PORTS, self._memory)
+        if known and self.running:
+            return known
+        return ports.choose(USUAL_PORTS, self._memory, wished=self._wished)
 
     @property
     def nats(self) -> ManagedProcess:
