@@ -48,7 +48,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
 
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Generator[Stack]:
-    stack = Stack(tmp_path / "stack")
+    """One of a test's own, in a folder whose name has what quoting gets wrong."""
+    stack = Stack(tmp_path / 'Zoë\'s "stack"')
     yield stack
     for server in stack.servers:
         server.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import urllib.error
@@ -49,12 +48,13 @@ def nats_server(
     """A NATS server on loopback, with its data and configuration under `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / f"{name}.conf"
+    # What a path may hold, its configuration may not: so it runs in the folder, and names no other.
     config.write_text(
         f"""server_name: velro
 listen: 127.0.0.1:{port}
 http: 127.0.0.1:{monitor_port}
 jetstream {{
-  store_dir: {json.dumps(str(directory / name))}
+  store_dir: {name}
   sync_interval: always
 }}
 """
