@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from generation_svc.read_model.rows import GenerationRow
     from generation_svc.settings import GenerationSettings
+    from shared.archive.archived_log import ArchivedLog
     from shared.contracts.facts import StoredObject
     from shared.media.settings import MediaSettings
     from shared.object_store.s3 import S3ObjectStore
@@ -166,7 +167,7 @@ class Service:
                     finish, providers, _webhook_secret(settings), clock=now
                 ),
                 providers=tuple(providers),
-                readiness=partial(_readiness, connection, projector, runner),
+                readiness=partial(_readiness, connection, log, projector, runner),
                 clock=now,
             )
             yield cls(settings, app, projector, watch, changes, deliveries, aftercare, runner)
@@ -247,12 +248,12 @@ async def _object_url(store: S3ObjectStore, bucket: S3Settings, stored: StoredOb
 
 
 async def _readiness(
-    connection: Client, projector: Projector[GenerationRow], runner: Runner
+    connection: Client, log: ArchivedLog, projector: Projector[GenerationRow], runner: Runner
 ) -> Mapping[str, str | None]:
     projection = await projector.health()
     return {
         "nats": None if connection.is_connected else "not connected",
-        "log": "no answer" if projection.log_end is None else None,
+        "log": "no answer" if projection.log_end is None else log.problem,
         "projector": projection.problem,
         "runner": runner.health.problem,
     }

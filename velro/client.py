@@ -9,7 +9,7 @@ import httpx
 from httpx_sse import aconnect_sse
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shared.errors import Refused, TryLater
+from shared.errors import Refused, TryLater, in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -209,7 +209,8 @@ class Api:
             return await self.client.request(method, path, **rest)
         except httpx.TransportError as error:
             raise ApiAway(
-                f"the generation service at {self.client.base_url} does not answer: {error}; "
+                f"the generation service at {self.client.base_url} does not answer: "
+                f"{in_words(error)}; "
                 "start it with `velro up`, or say where it is in VELRO_API_URL"
             ) from error
 

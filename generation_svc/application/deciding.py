@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from generation_svc.domain.decide import decide
 from generation_svc.domain.state import State, evolve, fold
 from shared.contracts.envelope import Context, Envelope, seal_decision
-from shared.event_log.port import AppendOutcomeUnknown, ExpectedVersion, VersionConflict
+from shared.event_log.port import (
+    APPEND_PATIENCE_S,
+    AppendOutcomeUnknown,
+    ExpectedVersion,
+    VersionConflict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +103,7 @@ class Decider:
             TryLater: the log could not be asked or written; nothing is lost by asking again.
             VersionConflict: others were faster every time.
         """
+        give_up_at = monotonic() + APPEND_PATIENCE_S
         for tries_left in reversed(range(MAX_TRIES)):
             loaded = await self.load(generation_id)
             events = decide(command, loaded.state)
@@ -118,7 +125,7 @@ class Decider:
             except (VersionConflict, AppendOutcomeUnknown):
                 # Either way the log knows more than this decision did: ask it again. An append
                 # that got through in silence shows as a decision with nothing left to write.
-                if not tries_left:
+                if not tries_left or monotonic() > give_up_at:
                     raise
                 continue
             if appended.duplicate:

@@ -46,6 +46,11 @@ _NOT_WHOLE: Final = "nothing is decided on a part of a log"
 class WholeLog(EventLog, Protocol):
     """A log that also gives all that it keeps of each event."""
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from taking events, as far as is known."""
+        ...
+
     def read_whole(self, *, after: int, until: int) -> AsyncGenerator[Sequence[WholeRecord], None]:
         """As `EventLog.read`."""
         ...
@@ -119,6 +124,11 @@ class ArchivedLog:
         self._trimmed = trimmed
         self._codec = Codec()
         self.from_archive = from_archive
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the log from taking events, as far as is known."""
+        return self._log.problem
 
     async def append(
         self,

@@ -63,6 +63,11 @@ class JetStreamLog:
         self._publisher = Publisher(connection, stream, timeout_s=timeout_s)
         self._direct = DirectGet(connection, stream, timeout_s=timeout_s)
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from taking events, as far as the last append tells; None: nothing."""
+        return self._publisher.problem
+
     async def append(
         self,
         family: Family,

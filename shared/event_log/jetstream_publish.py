@@ -56,6 +56,8 @@ _MAX_OPEN_BATCHES: Final = 16
 _MAX_PUBLISHES_IN_FLIGHT: Final = 1024
 # All headers of an event but its id, at their longest.
 _HEADER_BYTES: Final = 512
+# What went unanswered so long ago says nothing of now: nothing may have been appended since.
+_NEWS_S: Final = 30.0
 
 
 class AlreadyThere(Exception):
@@ -104,6 +106,20 @@ class Publisher:
         self._timeout_s = timeout_s
         self._publishes = asyncio.Semaphore(_MAX_PUBLISHES_IN_FLIGHT)
         self._batches = asyncio.Semaphore(_MAX_OPEN_BATCHES)
+        self._unanswered_at: float | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """That the server has not answered an append lately, if it has answered none since."""
+        if self._unanswered_at is None:
+            return None
+        ago_s = asyncio.get_running_loop().time() - self._unanswered_at
+        if ago_s > _NEWS_S:
+            return None
+        return (
+            f"an append had no answer {ago_s:.0f} s ago; where NATS' disk was full, it takes "
+            "nothing until there is room and it is restarted (velro doctor)"
+        )
 
     async def one(self, event: Outgoing) -> Acknowledged:
         """Publish one event.
@@ -197,6 +213,7 @@ class Publisher:
                 raise LogUnavailable(
                     f"{self._timeout_s} s passed before there was room to send"
                 ) from error
+            self._unanswered_at = asyncio.get_running_loop().time()
             raise AppendOutcomeUnknown(
                 f"no answer within {self._timeout_s} s for {last.event_id}"
             ) from error
@@ -208,6 +225,7 @@ class Publisher:
         except NOT_SENT as error:
             # Raised while sending, so a batch was not committed.
             raise LogUnavailable(f"the connection to the log's server ended: {error}") from error
+        self._unanswered_at = None
         try:
             body = parse_answer(answer)
         except ApiError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NewType, Protocol
+from typing import TYPE_CHECKING, Final, NewType, Protocol
 
 from shared.errors import Conflict, Refused, TryLater, VelroError
 
@@ -21,6 +21,10 @@ NOTHING_YET = ExpectedVersion(0)
 
 MAX_BATCH_EVENTS = 1000
 """As many events can be appended all or none: the server's limit for one atomic batch."""
+
+APPEND_PATIENCE_S: Final = 9.0
+"""How long a decision is repeated on a log that does not answer. Whoever waits for it waits half a
+minute, and one append five seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from shared.archive.archived_log import ArchivedLog
     from shared.projection.runner import Projector
     from shared.projection.waiting import PositionWatch
     from storage_svc.application.workers import Workers
@@ -28,6 +29,7 @@ class Health:
     """What the process can say about itself. Progress counts; connections alone prove nothing."""
 
     connection: Client
+    log: ArchivedLog
     projector: Projector[Backlog]
     watch: PositionWatch
     workers: Workers
@@ -44,6 +46,8 @@ class Health:
             found["projector"] = projection.problem
         if projection.log_end is None:
             found["log"] = "no answer"
+        elif self.log.problem:
+            found["log"] = self.log.problem
         elif self._stalled(projection.log_end):
             found["projection"] = f"at {self._position} of {projection.log_end}, and not moving"
         if not self.workers.backlog_answers:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from shared.contracts.envelope import Context, seal_decision
-from shared.event_log.port import AppendOutcomeUnknown, ExpectedVersion, VersionConflict
+from shared.event_log.port import (
+    APPEND_PATIENCE_S,
+    AppendOutcomeUnknown,
+    ExpectedVersion,
+    VersionConflict,
+)
 from storage_svc.domain.decide import decide
 from storage_svc.domain.state import Absent, Kept, fold
 
@@ -74,6 +80,7 @@ class Recorder:
             TryLater: the log could not be asked or written; doing it again is safe.
             VersionConflict: others were faster every time.
         """
+        give_up_at = monotonic() + APPEND_PATIENCE_S
         for tries_left in reversed(range(MAX_TRIES)):
             loaded = await self.load(generation_id)
             events = decide(command, loaded.state)
@@ -95,7 +102,7 @@ class Recorder:
             except (VersionConflict, AppendOutcomeUnknown):
                 # Either way the log knows more than this decision did: ask it again. An append
                 # that got through in silence shows as a decision with nothing left to say.
-                if not tries_left:
+                if not tries_left or monotonic() > give_up_at:
                     raise
                 continue
             if appended.duplicate:

@@ -35,7 +35,7 @@ async def serve(settings: StorageSettings, copying: CopySettings, archive: Archi
         service.storing(copying, staying=True) as store,
     ):
         workers = service.workers(store)
-        health = Health(service.connection, service.projector, service.watch, workers)
+        health = Health(service.connection, service.log, service.projector, service.watch, workers)
         stopped = asyncio.Event()
         on_signals(stopped.set)
         async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,15 +23,19 @@ from velro.doctor.consumers import consumers_part
 from velro.doctor.findings import Level
 from velro.doctor.nats import MonitorSettings, Retrying, nats_part
 from velro.stack import ports
+from velro.stack.nats import nats_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
     from nats.aio.client import Client
 
     from velro.doctor.findings import Finding
 
+# Whatever is written there finds no space left.
+FULL = Path("/dev/full")
+LARGE = bytes(1_000_000)
+_LARGE_IN_A_BLOCK = 8
 PATIENT = Retrying({"VELRO_STORAGE_LEASE_S": 60.0})
 
 
@@ -64,6 +69,7 @@ async def test_a_stream_as_it_should_be_is_green(settings: LogSettings) -> None:
         found = await looked_at(settings)
     assert {name for name, finding in found.items() if finding.level is not Level.GREEN} == {
         "sync_interval",  # told by the monitoring alone, whose address was not given
+        "health",  # the same
         "space",
     }
 
@@ -92,6 +98,31 @@ async def test_without_monitoring_what_only_it_tells_is_yellow_and_says_where_to
         assert "VELRO_NATS_MONITOR_URL" in finding.advice or "same server" in finding.advice
     assert "not set" in unknown.found
     assert "another server" in other.found
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+async def test_a_server_that_could_not_write_is_red(tmp_path: Path) -> None:
+    chosen = ports.choose(dict.fromkeys(("nats", "monitor")), tmp_path / "ports.json")
+    here = LogSettings(nats_url=f"nats://127.0.0.1:{chosen['nats']}")
+    monitor_url = f"http://127.0.0.1:{chosen['monitor']}"
+    server = nats_server(tmp_path, port=chosen["nats"], monitor_port=chosen["monitor"], owned=True)
+    server.start()
+    try:
+        async with with_stream(here) as connection:
+            assert (await looked_at(here, monitor_url=monitor_url))["health"].level is Level.GREEN
+            (blocks,) = tmp_path.glob("nats/jetstream/*/streams/*/msgs")  # noqa: ASYNC240 - a glance at a local folder
+            (blocks / "2.blk").symlink_to(FULL)
+            subject = here.subjects.of("storage", "a")
+            for _ in range(_LARGE_IN_A_BLOCK):
+                await connection.request(subject, LARGE, timeout=5)
+            with pytest.raises(TimeoutError):
+                await connection.request(subject, LARGE, timeout=2)
+            health = (await looked_at(here, monitor_url=monitor_url))["health"]
+    finally:
+        server.kill()
+    assert health.level is Level.RED
+    assert "write error" in health.found
+    assert "make room and restart it" in health.advice
 
 
 async def test_a_stream_that_forgets_is_red(settings: LogSettings) -> None:

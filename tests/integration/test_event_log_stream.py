@@ -18,6 +18,7 @@ from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.port import (
     NOTHING_YET,
     Addition,
+    AppendOutcomeUnknown,
     EventTooLarge,
     LogFull,
     LogMismatch,
@@ -244,6 +245,23 @@ class TestRefusals:
             await log.append("generation", "a", started("a", 1), expected=NOTHING_YET)
         with pytest.raises(LogMismatch, match="expected stream"):
             await log.append("generation", "a", started("a", 1, 2), expected=NOTHING_YET)
+
+    async def test_a_log_that_answers_no_append_is_known_until_it_answers_one(
+        self, connection: Client, declaration: StreamDeclaration
+    ) -> None:
+        # As a server whose disk was full, this stream reads on and answers nothing that is written.
+        await make(connection, declaration, no_ack=True, allow_atomic=False)
+        log = JetStreamLog(connection, declaration.subjects, stream=declaration.name, timeout_s=0.3)
+        assert log.problem is None
+        with pytest.raises(AppendOutcomeUnknown, match=r"no answer within 0\.3 s"):
+            await log.append("generation", "a", started("a", 1), expected=NOTHING_YET)
+        assert log.problem is not None
+        assert "until there is room and it is restarted" in log.problem
+        config = await settings(connection, declaration.name)
+        answering = config | {"no_ack": False}
+        await ask(connection, f"$JS.API.STREAM.UPDATE.{declaration.name}", answering, timeout_s=5)
+        await log.append("generation", "b", started("b", 1), expected=NOTHING_YET)
+        assert log.problem is None
 
     async def test_a_stream_that_takes_no_batches_is_a_mismatch(
         self, connection: Client, declaration: StreamDeclaration, log: JetStreamLog

@@ -238,6 +238,27 @@ async def test_a_decision_that_always_loses_ends_as_a_conflict() -> None:
     assert tries == MAX_TRIES
 
 
+async def test_a_log_that_answers_nothing_is_not_asked_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World().requested()
+    tries = 0
+
+    async def silent(where: str) -> None:
+        nonlocal tries
+        if where == "before append":
+            tries += 1
+            raise AppendOutcomeUnknown("no answer within 5 s")
+
+    decider = type(world.decider)(
+        HookedLog(world.log, silent), clock=world.decider.clock, source="test"
+    )
+    monkeypatch.setattr("generation_svc.application.deciding.monotonic", lambda: 5.0 * tries)
+    with pytest.raises(AppendOutcomeUnknown):
+        await decider.handle(world.generation_id, StartSubmission(1, "claim"))
+    assert tries == 2
+
+
 async def test_a_replica_that_shows_an_older_log_makes_no_second_event() -> None:
     world = await World().requested()
     older = await world.log.load("generation", world.generation_id)

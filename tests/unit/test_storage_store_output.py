@@ -26,7 +26,7 @@ from shared.contracts.storage_events import (
     RefetchRequested,
 )
 from shared.event_log.memory import MemoryLog
-from shared.event_log.port import NOTHING_YET
+from shared.event_log.port import NOTHING_YET, AppendOutcomeUnknown
 from shared.media.copying import CopyFailed, CopyOrder
 from storage_svc.application.backlog import OutputRef
 from storage_svc.application.recording import Recorder
@@ -42,9 +42,12 @@ from storage_svc.domain.commands import RecordStored, RejectQuarantined
 from storage_svc.domain.decide import NothingToKeep
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from shared.contracts.envelope import Envelope
     from shared.contracts.events import AnyEvent
+    from shared.contracts.facts import Family
+    from shared.event_log.port import Appended, ExpectedVersion
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -340,3 +343,31 @@ async def test_what_the_log_does_not_know_is_not_copied() -> None:
     with pytest.raises(NothingToKeep):
         await scene.store(SECOND)
     assert not scene.copier.orders
+
+
+async def test_a_log_that_answers_nothing_is_not_asked_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    class Silent(MemoryLog):
+        async def append(
+            self,
+            family: Family,
+            generation_id: str,
+            events: Sequence[Envelope],
+            *,
+            expected: ExpectedVersion | None,
+        ) -> Appended:
+            nonlocal tries
+            if family == "generation":
+                return await super().append(family, generation_id, events, expected=expected)
+            tries += 1
+            raise AppendOutcomeUnknown("no answer within 5 s")
+
+    scene = Scene(log=Silent())
+    await scene.completed()
+    monkeypatch.setattr("storage_svc.application.recording.monotonic", lambda: 5.0 * tries)
+    with pytest.raises(AppendOutcomeUnknown):
+        await scene.recorder.record(ID, RecordStored(0, 1, an_object(0), 0.1))
+    assert tries == 2

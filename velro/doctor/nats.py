@@ -32,6 +32,7 @@ _ASK_S: Final = 2.0
 _OLDEST_THAT_WORKS: Final = (2, 12, 0)
 _OLDEST_TO_TRUST: Final = (2, 12, 3)
 _QUORUM: Final = 3
+_MONITORING: Final = "set VELRO_NATS_MONITOR_URL to its HTTP monitoring (as http://nats:8222)"
 _FULL_YELLOW: Final = 0.8
 _FULL_RED: Final = 0.95
 
@@ -62,11 +63,13 @@ class LogServer:
 
     Attributes:
         varz: what its monitoring says; None where nobody said where that is.
+        health: what is wrong with it by its own word; None where it says nothing.
     """
 
     connection: Client
     settings: LogSettings
     varz: dict[str, Any] | None
+    health: str | None
     retrying: Retrying
 
 
@@ -78,13 +81,15 @@ def nats_part(settings: LogSettings, monitor: MonitorSettings, retrying: Retryin
         servers = settings.nats_url.split(",")
         async with connected(servers, name="velro doctor", timeout_s=5.0) as connection:
             varz = await _varz(monitor.nats_monitor_url)
-            yield LogServer(connection, settings, varz, retrying)
+            health = await _unwell(monitor.nats_monitor_url)
+            yield LogServer(connection, settings, varz, health, retrying)
 
     return Part(
         name="nats",
         opened=opened,
         checks={
             "version": _version,
+            "health": _health,
             "sync_interval": _sync_interval,
             "stream": _stream,
             "replicas": _replicas,
@@ -106,6 +111,36 @@ async def _varz(url: str | None) -> dict[str, Any] | None:
             return cast("dict[str, Any]", answer.json())
         except (httpx.HTTPError, ValueError) as error:
             return {"unreachable": f"{url}/varz: {error or type(error).__name__}"}
+
+
+async def _unwell(url: str | None) -> str | None:
+    """What is wrong with a server by its own word; None where all is well, or it says nothing."""
+    if url is None:
+        return None
+    async with httpx.AsyncClient(trust_env=False, timeout=_ASK_S) as http:
+        try:
+            told = (await http.get(f"{url.rstrip('/')}/healthz")).json()
+        except (httpx.HTTPError, ValueError):
+            return None  # /varz tells of monitoring that does not answer
+    match told:
+        case {"status": "ok"}:
+            return None
+        case {"error": str(error)}:
+            return error
+        case _:
+            return str(told)
+
+
+async def _health(server: LogServer) -> Verdict:
+    if server.health is not None:
+        return red(
+            server.health,
+            "see NATS' own log; where its disk was full, make room and restart it: after a write "
+            "that failed it answers no append, though it reads on",
+        )
+    if server.varz is None or "unreachable" in server.varz:
+        return yellow("unknown: only the server's monitoring tells", _MONITORING)
+    return green("by its own word it is well")
 
 
 async def _version(server: LogServer) -> Verdict:
@@ -131,8 +166,7 @@ async def _sync_interval(server: LogServer) -> Verdict:
         why = varz["unreachable"] if varz else "VELRO_NATS_MONITOR_URL is not set"
         return yellow(
             f"unknown ({why}): only the server's monitoring tells",
-            "set VELRO_NATS_MONITOR_URL to its HTTP monitoring (as http://nats:8222), or look for "
-            "`sync_interval: always` in the server's configuration",
+            f"{_MONITORING}, or look for `sync_interval: always` in the server's configuration",
         )
     connected_to = server.connection._server_info.get("server_id")  # noqa: SLF001 - nats-py tells it nowhere else # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownVariableType]
     clustered = bool(varz.get("cluster", {}).get("name"))
