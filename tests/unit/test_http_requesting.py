@@ -106,7 +106,7 @@ async def test_an_unknown_provider_is_told_which_there_are() -> None:
 BAD_BODIES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "#"),
     "not an object": (b"[]", "#"),
-    "not JSON": (b"{", "#/1"),
+    "not JSON": (b"{", "#"),
     "an unknown member": (json.dumps(BODY | {"a/b~c": 1}).encode(), "#/a~1b~0c"),
     "an unknown member that is no text": (
         json.dumps(BODY).encode()[:-1] + rb', "\ud800": 1}',
@@ -151,6 +151,40 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
         "#/metadata",
     ),
 }
+
+
+async def test_what_is_no_json_is_told_with_where_the_reader_stopped() -> None:
+    async with HttpService().client() as client:
+        answer = await client.post("/v1/generations", content=b'{"a": 1,}', headers=JSON)
+    (error,) = _problem(answer, 422)["errors"]
+    assert error["pointer"] == "#"
+    assert error["detail"].startswith("JSON decode error: ")
+    assert error["detail"].endswith(", at character 8")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/json"}],
+)
+async def test_json_that_is_not_said_to_be_json_is_told_how_to_say_it(
+    headers: dict[str, str],
+) -> None:
+    service = HttpService()
+    async with service.client() as client:
+        answer = await client.post(
+            "/v1/generations", content=json.dumps(BODY).encode(), headers=headers
+        )
+        other = await client.post(
+            "/v1/generations",
+            content=json.dumps(BODY).encode(),
+            headers={"Content-Type": "application/vnd.ours+json; charset=utf-8"},
+        )
+    problem = _problem(answer, 415)
+    assert problem["type"] == "/problems/unsupported-media-type"
+    assert headers["Content-Type"] in problem["detail"]
+    assert "Content-Type: application/json" in problem["detail"]
+    assert other.status_code == 202
+    assert await service.log.last_position() == 1
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)

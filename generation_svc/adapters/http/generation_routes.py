@@ -34,6 +34,7 @@ from generation_svc.adapters.http.problems import (
     Later,
     LogAway,
     NotFound,
+    NotSentAsJson,
     OutcomeUnknown,
     ReadModelAway,
     ReadModelBehind,
@@ -201,6 +202,7 @@ def generation_router(
             **answers(
                 InvalidRequest,
                 Unreadable,
+                NotSentAsJson,
                 TooSlow,
                 UnknownProvider,
                 KeyReused,
@@ -232,6 +234,7 @@ def generation_router(
         responses=answers(
             InvalidRequest,
             Unreadable,
+            NotSentAsJson,
             TooSlow,
             NotFound,
             Finished,

@@ -28,7 +28,7 @@ from shared.event_log.port import AppendOutcomeUnknown, EventTooLarge, LogFull, 
 from shared.projection.errors import NotReached, TooManyWaiters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI, Request, Response
     from starlette.routing import BaseRoute
@@ -115,15 +115,32 @@ def _of_http_error(_handler: object, request: Request, error: HTTPException) -> 
 
 
 def _of_invalid_request(
-    _handler: object, _request: Request, error: RequestValidationError
+    _handler: object, request: Request, error: RequestValidationError
 ) -> Problem:
     errors: Sequence[dict[str, Any]] = error.errors()
-    return problems.InvalidRequest(
-        errors=[
-            problems.named(str(each["loc"][0]), each["loc"][1:], str(each["msg"]))
-            for each in errors[:20]
-        ]
+    sent_as = request.headers.get("content-type")
+    if any(each["loc"] == ("body",) for each in errors) and not _is_json(sent_as):
+        # The framework has not even tried to read it.
+        return problems.NotSentAsJson(
+            f"it was sent as {sent_as or 'nothing'}: say Content-Type: application/json"
+        )
+    return problems.InvalidRequest(errors=[_named(each) for each in errors[:20]])
+
+
+def _is_json(content_type: str | None) -> bool:
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
     )
+
+
+def _named(error: Mapping[str, Any]) -> dict[str, str]:
+    where, *path = error["loc"]
+    if error["type"] == "json_invalid":
+        # Its place is a number of characters, and no path into what could not be read.
+        detail = f"{error['msg']}: {error['ctx']['error']}, at character {path[0]}"
+        return problems.named(str(where), (), detail)
+    return problems.named(str(where), path, str(error["msg"]))
 
 
 def _methods_of(request: Request) -> list[str]:

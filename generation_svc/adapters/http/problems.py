@@ -56,6 +56,13 @@ class Unreadable(VelroProblem):  # noqa: D101 - as above
     meaning = "It is not JSON in UTF-8, or is nested without end."
 
 
+class NotSentAsJson(VelroProblem):  # noqa: D101 - as above
+    name = "unsupported-media-type"
+    summary = "The body is not said to be JSON"
+    code = 415
+    meaning = "Send it with `Content-Type: application/json`."
+
+
 class TooSlow(VelroProblem):  # noqa: D101 - as above
     name = "too-slow"
     summary = "The body took too long"
@@ -194,6 +201,7 @@ class Defect(VelroProblem):  # noqa: D101 - as above
 PROBLEMS: tuple[type[VelroProblem], ...] = (
     InvalidRequest,
     Unreadable,
+    NotSentAsJson,
     TooSlow,
     UnknownProvider,
     KeyReused,
