@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import signal
 import sys
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -17,7 +20,7 @@ from shared.errors import TryLater, VelroError, in_words
 from shared.settings import AnySettings, BadSettings, loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 EXIT_REFUSED: Final = 2
 EXIT_TRY_LATER: Final = 4
@@ -73,6 +76,29 @@ def run(program: Coroutine[object, object, Result]) -> Result:
         if ours is None or others is not None:
             raise
         raise ended_by(_first(ours)) from group
+
+
+@contextmanager
+def telling_of_full_disks() -> Generator[None]:
+    """A disk without room for what a command writes becomes a sentence and an exit code.
+
+    Raises:
+        SystemExit: in place of the error; where nobody reads any more, without a sentence.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}:
+            raise
+        # What is left in the buffer goes nowhere either: the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise SystemExit(1) from error
+        typer.echo(f"what is to be written finds no room: {error}", err=True)
+        raise SystemExit(EXIT_TRY_LATER) from error
 
 
 def ended_by(error: VelroError) -> typer.Exit:

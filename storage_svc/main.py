@@ -13,7 +13,7 @@ from shared.archive.settings import ArchiveSettings
 from shared.contracts.reasons import ReasonCode  # noqa: TC001 - typer reads it when it runs
 from shared.media.settings import MediaSettings
 from shared.object_store.settings import S3Settings
-from shared.program import configure_logging, run, settings_of
+from shared.program import configure_logging, run, settings_of, telling_of_full_disks
 from shared.settings import LogSettings
 from storage_svc.application.import_rows import Row
 from storage_svc.application.importing import Wishes
@@ -269,7 +269,8 @@ def begin(context: typer.Context) -> None:
 
 def main() -> None:
     """The command `storage-svc`."""
-    app()
+    with telling_of_full_disks():
+        app()
 
 
 def column_names(pairs: list[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Final
 import typer
 
 from shared.errors import VelroError
-from shared.program import configure_logging, ended_by
+from shared.program import configure_logging, ended_by, telling_of_full_disks
 
 # Module and attribute, a function or an app of several; in the order of the help.
 _WHERE: Final = {
@@ -61,6 +61,7 @@ def main() -> None:
     """Run the command line; an error of ours is a sentence and an exit code."""
     configure_logging(logging.WARNING)  # a person reads along
     try:
-        _app(sys.argv[1:])()
+        with telling_of_full_disks():
+            _app(sys.argv[1:])()
     except VelroError as error:
         raise SystemExit(ended_by(error).exit_code) from error

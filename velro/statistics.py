@@ -40,15 +40,21 @@ def stats(
 
 
 async def _told(since: timedelta, *, as_json: bool) -> None:
+    now = datetime.now(UTC)
     try:
         with telling_why_refused():
-            await _show(since, as_json=as_json)
+            counted, summary, parked = await _counted(since, now)
     except POSTGRES_AWAY as error:
         raise ReadModelAway(away(error)) from error
+    console = printer()
+    if as_json:
+        console.print_json(json.dumps(_as_data(counted, summary) | {"parked": parked}, default=str))
+    else:
+        console.print(_table(counted, summary, parked, now))
 
 
-async def _show(since: timedelta, *, as_json: bool) -> None:
-    now = datetime.now(UTC)
+async def _counted(since: timedelta, now: datetime) -> tuple[Stats, BacklogSummary, dict[str, int]]:
+    """Generations, the backlog, and parked events by read model."""
     generation_dsn = settings_of(GenerationSettings).generation_postgres_dsn.get_secret_value()
     storage_dsn = settings_of(StorageSettings).storage_postgres_dsn.get_secret_value()
     name = "velro stats"
@@ -65,11 +71,7 @@ async def _show(since: timedelta, *, as_json: bool) -> None:
                 generation_model.NAME: await QUERIES.value(one, "parked_count"),
                 storage_model.NAME: await QUERIES.value(other, "parked_count"),
             }
-    console = printer()
-    if as_json:
-        console.print_json(json.dumps(_as_data(counted, summary) | {"parked": parked}, default=str))
-    else:
-        console.print(_table(counted, summary, parked, now))
+    return counted, summary, parked
 
 
 def _as_data(stats: Stats, summary: BacklogSummary) -> dict[str, Any]:

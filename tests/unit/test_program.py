@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,3 +120,46 @@ async def test_a_person_need_not_wait_for_what_drains() -> None:
             await asyncio.wait((ended,), timeout=0.2)
         assert program.stdout is not None
         assert await program.stdout.read() == b""
+
+
+# Whatever is written there finds no space left.
+FULL = Path("/dev/full")
+WRITING = """
+import sys
+from shared.program import telling_of_full_disks
+
+with telling_of_full_disks():
+    print("word")
+    raise SystemExit(0)
+"""
+
+
+async def written_to(place: int) -> tuple[int | None, str]:
+    """What a command that writes a word to this ends with, and what it says of that."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITING, stdout=place, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    return process.returncode, told.decode()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has such a device")
+async def test_a_disk_without_room_for_the_output_is_told_in_a_sentence() -> None:
+    place = os.open(FULL, os.O_WRONLY)
+    try:
+        code, told = await written_to(place)
+    finally:
+        os.close(place)
+    assert (code, told) == (
+        program.EXIT_TRY_LATER,
+        "what is to be written finds no room: [Errno 28] No space left on device\n",
+    )
+
+
+async def test_a_reader_who_has_gone_is_told_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert await written_to(writing) == (1, "")
+    finally:
+        os.close(writing)
