@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import secrets
 import signal
 from dataclasses import replace
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from nats.js.api import StreamConfig
 
 from shared.contracts.subjects import Subjects
 from shared.messaging.connection import connected
-from shared.messaging.jetstream import jetstream_of
+from shared.messaging.jetstream import ensure_stream, jetstream_of
 from tests.archives import open_archived
 from velro.stack.seaweedfs import s3_client
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 
 CONTAINERS = Path(__file__).parent / "containers"
+NEIGHBOUR = "NEIGHBOUR"
 
 
 def pytest_configure() -> None:
@@ -88,8 +91,23 @@ def _servers(way: str, directory: Path) -> Servers:
 
 @pytest.fixture(scope="session")
 def nats_url(servers: Servers) -> str:
-    """A NATS server that all tests share; each keeps to its own `subject_root` and `stream`."""
-    return servers.nats().url
+    """A NATS server that all tests share; each keeps to its own `subject_root` and `stream`.
+
+    It has one more stream, as every server of Velro's has: one that loses its last stream takes the
+    folder of all of them away, perhaps while the next one is being made in it.
+    """
+    url = servers.nats().url
+
+    async def neighbour() -> None:
+        async with connected(url, name="tests") as connection:
+            await ensure_stream(
+                jetstream_of(connection), StreamConfig(name=NEIGHBOUR, subjects=[NEIGHBOUR])
+            )
+
+    # With a loop of its own, which leaves that of the tests as it is.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(neighbour())
+    return url
 
 
 @pytest.fixture(scope="session")
