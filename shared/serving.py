@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # How long requests under way may take to end: watchers are cut off and come back.
 _SHUTDOWN_S: Final = 2
+# Longer than a load balancer keeps a connection that nobody uses (60 s are common): whoever closes
+# first, while the other one sends, makes an error of a request.
+_IDLE_S: Final = 75
 
 
 class AddressTaken(Refused):
@@ -46,6 +49,7 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncGenerator[int]:
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_keep_alive=_IDLE_S,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -59,7 +59,10 @@ async def accepted(web: httpx.AsyncClient, key: str) -> str:
 
 async def stored(web: httpx.AsyncClient, generation_id: str) -> None:
     while True:
-        answer = await web.get(f"/v1/generations/{generation_id}")
+        try:
+            answer = await web.get(f"/v1/generations/{generation_id}")
+        except httpx.TransportError:
+            continue  # a connection that the service closed, having heard nothing on it for long
         if answer.is_success and answer.json()["storage_state"] == "stored":
             return
         await asyncio.sleep(0.1)
