@@ -78,6 +78,11 @@ def run(program: Coroutine[object, object, Result]) -> Result:
         raise ended_by(_first(ours)) from group
 
 
+def write_nowhere() -> None:
+    """Drop what is left to be printed: the interpreter would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def telling_of_full_disks() -> Generator[None]:
     """A disk without room for what a command writes becomes a sentence and an exit code.
@@ -93,8 +98,7 @@ def telling_of_full_disks() -> Generator[None]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}:
             raise
-        # What is left in the buffer goes nowhere either: the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_nowhere()
         if error.errno == errno.EPIPE:
             raise SystemExit(1) from error
         typer.echo(f"what is to be written finds no room: {error}", err=True)

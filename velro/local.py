@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.errors import Refused
@@ -120,7 +121,9 @@ class Local:
         given = os.environ if given is None else given
         others = _somebody_elses(directory, given)
         self.others = {server: _places(given, server) for server in _GIVEN_BY if server in others}
-        self.stack = Stack(directory, owned=owned, without=others, wished=_wished_ports(given))
+        self.stack = Stack(
+            directory, owned=owned, without=others, wished=partial(_wished_ports, given)
+        )
         self.environment = self._environment(given, others) | dict(settings or {})
         self.sandbox = ManagedProcess(
             name="sandbox",
@@ -222,6 +225,8 @@ class Local:
     def _environment(self, given: Mapping[str, str], others: frozenset[str]) -> dict[str, str]:
         """What the services are told: what is given, but for where our own servers are."""
         addresses, chosen = self.stack.addresses, self.stack.ports
+        also = given.get("VELRO_MEDIA_HTTP_HOSTS", "").split(",")
+        hosts = [f"127.0.0.1:{chosen['sandbox']}", *filter(None, map(str.strip, also))]
         told = {
             "VELRO_NATS_URL": addresses.nats_url,
             "VELRO_GENERATION_POSTGRES_DSN": addresses.generation_dsn,
@@ -234,16 +239,7 @@ class Local:
             "VELRO_GENERATION_PORT": str(chosen["generation"]),
             "VELRO_STORAGE_PORT": str(chosen["storage"]),
             "VELRO_SANDBOX_URL": self.sandbox_url,
-            "VELRO_MEDIA_HTTP_HOSTS": ",".join(
-                dict.fromkeys(
-                    host.strip()
-                    for host in (
-                        f"127.0.0.1:{chosen['sandbox']}",
-                        *given.get("VELRO_MEDIA_HTTP_HOSTS", "").split(","),
-                    )
-                    if host.strip()
-                )
-            ),
+            "VELRO_MEDIA_HTTP_HOSTS": ",".join(dict.fromkeys(hosts)),
             "VELRO_WEBHOOK_BASE_URL": self.api_url,
             "VELRO_WEBHOOK_SECRET": self._webhook_secret(),
             "VELRO_SPOOL_DIR": str(self.stack.directory / "spool"),

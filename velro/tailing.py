@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from generation_svc.read_model.looking_back import Moment, NoMoment, moment
 from shared.contracts.codec import Codec, Undecodable
 from shared.printing import printer
-from shared.program import on_signals, run
+from shared.program import on_signals, run, write_nowhere
 from velro.archiving import opened_log
 from velro.options import AsJson, use_environment
 
@@ -114,8 +113,7 @@ def _quietly(telling: Any) -> None:  # noqa: ANN401 - a coroutine, whose type pa
         run(telling)
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer has no reader: the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_nowhere()
 
 
 async def _told(

@@ -105,3 +105,11 @@ def test_a_service_listens_where_a_variable_wishes_it_to(tmp_path: Path) -> None
 def test_a_port_that_is_none_is_told_with_its_variable(tmp_path: Path, text: str) -> None:
     with pytest.raises(NoPort, match=f"VELRO_STORAGE_PORT is '{text}'"):
         Local(tmp_path, owned=False, given={"VELRO_STORAGE_PORT": text})
+
+
+def test_what_runs_is_found_whatever_a_variable_wishes(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    runs(tmp_path, "nats")
+    local = Local(tmp_path, owned=False, given={"VELRO_GENERATION_PORT": "ninety"})
+    assert local.api_url.endswith(f":{told['VELRO_GENERATION_PORT']}")

@@ -40,14 +40,12 @@ from storage_svc.application.store_output import (
 )
 from storage_svc.domain.commands import RecordStored, RejectQuarantined
 from storage_svc.domain.decide import NothingToKeep
+from tests.generation_world import HookedLog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from shared.contracts.envelope import Envelope
     from shared.contracts.events import AnyEvent
-    from shared.contracts.facts import Family
-    from shared.event_log.port import Appended, ExpectedVersion
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -348,26 +346,17 @@ async def test_what_the_log_does_not_know_is_not_copied() -> None:
 async def test_a_log_that_answers_nothing_is_not_asked_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tries = 0
+    scene, tries = Scene(), 0
+    await scene.completed()
 
-    class Silent(MemoryLog):
-        async def append(
-            self,
-            family: Family,
-            generation_id: str,
-            events: Sequence[Envelope],
-            *,
-            expected: ExpectedVersion | None,
-        ) -> Appended:
-            nonlocal tries
-            if family == "generation":
-                return await super().append(family, generation_id, events, expected=expected)
+    async def silent(where: str) -> None:
+        nonlocal tries
+        if where == "before append":
             tries += 1
             raise AppendOutcomeUnknown("no answer within 5 s")
 
-    scene = Scene(log=Silent())
-    await scene.completed()
+    recorder = replace(scene.recorder, log=HookedLog(scene.log, silent))
     monkeypatch.setattr("storage_svc.application.recording.monotonic", lambda: 5.0 * tries)
     with pytest.raises(AppendOutcomeUnknown):
-        await scene.recorder.record(ID, RecordStored(0, 1, an_object(0), 0.1))
+        await recorder.record(ID, RecordStored(0, 1, an_object(0), 0.1))
     assert tries == 2

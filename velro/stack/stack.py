@@ -16,7 +16,7 @@ from velro.stack.process import AlreadyRunning, stop_recorded, stop_together
 from velro.stack.seaweedfs import S3Address, SeaweedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from velro.stack.process import ManagedProcess
@@ -49,7 +49,8 @@ class Stack:
     """NATS, PostgreSQL and SeaweedFS with their data under one directory.
 
     `without` names servers (nats, postgres, seaweedfs) that are not ours to start or to stop;
-    `wished` are ports, by the names of USUAL_PORTS, that are taken where they are free.
+    `wished` says ports, by the names of USUAL_PORTS, that are taken where they are free; it is
+    asked only where ports are to be chosen.
 
     As a context manager it starts them and ends them, whatever happens between. An `owned` stack
     also ends when this program is killed; the other kind stays until somebody stops it.
@@ -61,7 +62,7 @@ class Stack:
         *,
         owned: bool = True,
         without: frozenset[str] = frozenset(),
-        wished: Mapping[str, int] | None = None,
+        wished: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self.directory = directory.resolve()
         self._owned = owned
@@ -75,7 +76,7 @@ class Stack:
         known = ports.remembered(self._memory)
         if known and self.running:
             return known
-        return ports.choose(USUAL_PORTS, self._memory, wished=self._wished)
+        return ports.choose(USUAL_PORTS, self._memory, wished=self._wished())
 
     @property
     def nats(self) -> ManagedProcess:
