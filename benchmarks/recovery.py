@@ -22,6 +22,7 @@ from shared.archive.archive import Archive
 from shared.archive.settings import ArchiveSettings
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings
@@ -91,7 +92,7 @@ async def _log_and_archiver(local: Local) -> AsyncGenerator[tuple[Client, Archiv
     bucket = S3Settings.model_validate(asdict(local.stack.addresses.s3))
     archive = ArchiveSettings()
     async with (
-        connected(settings.nats_url.split(","), name="benchmark") as nats,
+        connected(NatsAccess.of(settings), name="benchmark") as nats,
         s3_object_store(bucket) as store,
     ):
         log = JetStreamLog(nats, settings.subjects, stream=settings.stream)

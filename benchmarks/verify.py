@@ -32,11 +32,12 @@ from shared.object_store.s3 import s3_object_store
 from shared.object_store.settings import S3Settings
 from shared.projection.batch import Decoding
 from shared.projection.rebuild import replay
+from shared.settings import LogSettings
 from storage_svc.read_model.model import BacklogModel
+from velro.replaying import log_of
 from velro.stack import ports
 from velro.stack.postgres import PostgresServer
 from velro.stack.seaweedfs import SeaweedServer
-from velro.verify.helping import LogAddress
 from velro.verify.verifying import Places, Wanted, verify
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ async def verified(places: Places, memory: Memory) -> Report:
 async def _read_and_decoded(places: Places, report: Report) -> float:
     begin = perf_counter()
     decoding = Decoding(_SUBJECTS)
-    async with places.log.opened() as log, aclosing(log.read(after=0, until=report.events)) as all_:
+    async with log_of(places.log) as log, aclosing(log.read(after=0, until=report.events)) as all_:
         async for records in all_:
             await decoding.batch(records)
     return perf_counter() - begin
@@ -192,7 +193,7 @@ async def agreeing(room: Path, *, events: int, with_bucket: bool) -> AsyncGenera
         if with_bucket:
             await _put(f"http://127.0.0.1:{chosen['filer']}/buckets/{settings.bucket}", keys)
         assert nats.connected_url is not None
-        address = LogAddress(nats.connected_url.geturl(), "VELRO", _SUBJECTS)
+        address = LogSettings(nats_url=nats.connected_url.geturl())
         places = Places(address, dsns, settings if with_bucket else None)
         yield Agreed(places, len(subjects))
 

@@ -28,6 +28,7 @@ from shared.contracts.generation_events import GenerationCompleted
 from shared.contracts.storage_events import MediaLost, MediaStored
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.port import NOTHING_YET, EventLog
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.settings import LogSettings, loaded
 from velro.options import use_environment
@@ -91,7 +92,7 @@ async def main() -> int:
 
     use_environment()  # of `velro up`, where nothing else is set
     settings = loaded(LogSettings)
-    async with connected(settings.nats_url.split(","), name="example") as connection:
+    async with connected(NatsAccess.of(settings), name="example") as connection:
         log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
         lifetime = timedelta(seconds=given.lives_for)
         generation_id, position = await publish(

@@ -31,6 +31,7 @@ from shared.contracts.codec import Codec
 from shared.contracts.generation_events import GenerationRequested
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.media.copier import media_copier
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
 from shared.object_store.attended import attended_bucket
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from shared.archive.archived_log import ArchivedLog
     from shared.contracts.facts import StoredObject
     from shared.media.settings import MediaSettings
+    from shared.messaging.deliveries import DeliveringClient
     from shared.object_store.s3 import S3ObjectStore
     from shared.object_store.settings import S3Settings
 
@@ -94,7 +96,7 @@ class Service:
         dsn = settings.generation_postgres_dsn.get_secret_value()
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
-                connected(settings.nats_url.split(","), name="velro generation_svc")
+                connected(NatsAccess.of(settings), name="velro generation_svc")
             )
             dead_letters = await log_ready(connection, settings)
             pool = await open_pool(dsn, schema=NAME, application_name="velro generation_svc")
@@ -146,7 +148,7 @@ class Service:
             )
             runner = Runner(
                 RunnerSettings(
-                    settings.nats_url, settings.stream, max_workers=settings.runner_workers
+                    NatsAccess.of(settings), settings.stream, max_workers=settings.runner_workers
                 ),
                 settings.subjects,
                 deliveries,
@@ -248,11 +250,14 @@ async def _object_url(store: S3ObjectStore, bucket: S3Settings, stored: StoredOb
 
 
 async def _readiness(
-    connection: Client, log: ArchivedLog, projector: Projector[GenerationRow], runner: Runner
+    connection: DeliveringClient,
+    log: ArchivedLog,
+    projector: Projector[GenerationRow],
+    runner: Runner,
 ) -> Mapping[str, str | None]:
     projection = await projector.health()
     return {
-        "nats": None if connection.is_connected else "not connected",
+        "nats": connection.problem,
         "log": "no answer" if projection.log_end is None else log.problem,
         "projector": projection.problem,
         "runner": runner.health.problem,

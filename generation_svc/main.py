@@ -13,6 +13,7 @@ from generation_svc.read_model.model import NAME, GenerationModel
 from generation_svc.settings import GenerationSettings
 from shared.errors import TryLater
 from shared.media.settings import MediaSettings
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.object_store.settings import S3Settings
 from shared.postgres.connecting import POSTGRES_AWAY, close, connect
@@ -91,7 +92,7 @@ async def init(settings: GenerationSettings) -> None:
     """
 
     async def attempt() -> None:
-        async with connected(settings.nats_url.split(","), name="velro init") as nats:
+        async with connected(NatsAccess.of(settings), name="velro init") as nats:
             await log_ready(nats, settings)
         await _tables_ready(settings)
 

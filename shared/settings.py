@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from pathlib import Path
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shared.contracts.subjects import Subjects
@@ -59,7 +67,10 @@ class LogSettings(BaseSettings):
     """Where the log is and how its stream is made.
 
     Attributes:
-        nats_url: one server or several, separated by commas.
+        nats_url: one server or several, separated by commas; `tls://` where nothing else will do.
+        nats_creds_file: of the user that the services are to NATS.
+        nats_ca_file: who has signed the servers' certificates; the system's own where not set.
+        nats_cert_file, nats_key_file: our own certificate, where NATS asks for one.
         stream: the stream's name.
         subject_root: the first token of every subject.
         log_replicas: copies of the stream in a cluster; 1 for a single server.
@@ -73,12 +84,22 @@ class LogSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VELRO_", extra="ignore")
 
     nats_url: NotEmpty = "nats://127.0.0.1:4222"
+    nats_creds_file: Annotated[Path | None, UnsetWhenEmpty] = None
+    nats_ca_file: Annotated[Path | None, UnsetWhenEmpty] = None
+    nats_cert_file: Annotated[Path | None, UnsetWhenEmpty] = None
+    nats_key_file: Annotated[Path | None, UnsetWhenEmpty] = None
     stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "VELRO"
     subject_root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "velro"
     log_replicas: PositiveInt = 1
     log_duplicate_window_s: SecondsOrZero = 120.0
     projector_attempts: PositiveInt = 3
     projector_fold_limit_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _whole_certificate(self) -> Self:
+        if (self.nats_cert_file is None) != (self.nats_key_file is None):
+            raise ValueError("VELRO_NATS_CERT_FILE and VELRO_NATS_KEY_FILE go together: give both")
+        return self
 
     @property
     def subjects(self) -> Subjects:

@@ -17,6 +17,7 @@ from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
 from shared.event_log.jetstream_trim import TrimmableStream
 from shared.media.copier import media_copier
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.object_store.attended import attended_bucket
 from shared.object_store.s3 import s3_object_store
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from asyncpg import Pool, Record
-    from nats.aio.client import Client
 
     from shared.archive.archived_log import ArchivedLog
     from shared.archive.settings import ArchiveSettings
+    from shared.messaging.deliveries import DeliveringClient
     from shared.object_store.settings import S3Settings
     from shared.settings import LogSettings
     from storage_svc.application.backlog import Lease, OutputRef
@@ -71,7 +72,7 @@ class Service:
 
     settings: StorageSettings
     owner: str
-    connection: Client
+    connection: DeliveringClient
     log: ArchivedLog
     pool: Pool[Record]
     backlog: PostgresBacklog
@@ -92,7 +93,7 @@ class Service:
         dsn = settings.storage_postgres_dsn.get_secret_value()
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
-                connected(settings.nats_url.split(","), name="velro storage_svc")
+                connected(NatsAccess.of(settings), name="velro storage_svc")
             )
             await ensure_stream(connection, StreamDeclaration.of(settings))
             log = await stack.enter_async_context(archived_log(connection, settings))
@@ -245,7 +246,7 @@ async def archiver_of(
         KeysUnreadable: the settings name files of keys, which hold none.
     """
     async with (
-        connected(settings.nats_url.split(","), name="velro archiver") as connection,
+        connected(NatsAccess.of(settings), name="velro archiver") as connection,
         s3_object_store(bucket) as store,
     ):
         log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
@@ -263,7 +264,7 @@ async def trimmer_of(
         KeysUnreadable: the settings name files of keys, which hold none.
     """
     async with (
-        connected(settings.nats_url.split(","), name="velro trimmer") as connection,
+        connected(NatsAccess.of(settings), name="velro trimmer") as connection,
         archived_log(connection, settings) as whole,
         s3_object_store(bucket) as store,
     ):
@@ -287,7 +288,7 @@ async def log_of(settings: LogSettings) -> AsyncGenerator[ArchivedLog]:
         BrokerUnavailable, LogUnavailable: no NATS.
         LogMismatch: the stream has other settings.
     """
-    async with connected(settings.nats_url.split(","), name="velro storage_svc") as connection:
+    async with connected(NatsAccess.of(settings), name="velro storage_svc") as connection:
         await ensure_stream(connection, StreamDeclaration.of(settings))
         async with archived_log(connection, settings) as log:
             yield log

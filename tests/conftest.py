@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,9 +105,9 @@ def nats_url(servers: Servers) -> str:
                 jetstream_of(connection), StreamConfig(name=NEIGHBOUR, subjects=[NEIGHBOUR])
             )
 
-    # With a loop of its own, which leaves that of the tests as it is.
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(neighbour())
+    # In a thread, since a test's own loop may be running: a fixture of it may ask for this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, neighbour()).result()
     return url
 
 

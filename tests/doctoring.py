@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.guarded_nats import configured_nats
 from velro.stack import ports
-from velro.stack.nats import answers, program
 from velro.stack.postgres import PostgresServer
-from velro.stack.process import ManagedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,27 +25,8 @@ async def examined(part: Part[Any]) -> dict[str, Finding]:
 @contextmanager
 def careless_nats(directory: Path) -> Generator[tuple[str, str]]:
     """A server with JetStream and every default; its address, and that of its monitoring."""
-    chosen = ports.choose(dict.fromkeys(("careless", "monitor")), directory / "ports.json")
-    monitor_url = f"http://127.0.0.1:{chosen['monitor']}"
-    config = directory / "careless.conf"
-    config.write_text(
-        f"listen: 127.0.0.1:{chosen['careless']}\n"
-        f"http: 127.0.0.1:{chosen['monitor']}\n"
-        f'jetstream {{ store_dir: "{directory / "careless"}" }}\n'
-    )
-    server = ManagedProcess(
-        name="careless",
-        argv=[program("nats-server"), "-c", str(config)],
-        directory=directory,
-        cwd=directory,
-        ready=lambda: answers(f"{monitor_url}/healthz"),
-        owned=True,
-    )
-    server.start()
-    try:
-        yield f"nats://127.0.0.1:{chosen['careless']}", monitor_url
-    finally:
-        server.kill()
+    with configured_nats(directory, jetstream="") as configured:
+        yield f"nats://127.0.0.1:{configured.port}", configured.monitor_url
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from shared.contracts.envelope import Context, seal
 from shared.contracts.generation_events import GenerationCancelled, GenerationRequested
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_stream import StreamDeclaration, ensure_stream
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
 
@@ -92,7 +93,7 @@ class RunnerWorld:
         deliveries = deliver(run=work, begins=lambda event: isinstance(event, GenerationRequested))
         nothing = deliver(run=work, begins=lambda _: False)
         settings = RunnerSettings(
-            self.url,
+            NatsAccess((self.url,)),
             self.stream,
             max_workers=max_workers,
             check_every_s=0.2,

@@ -24,10 +24,10 @@ from shared.projection.batch import Decoding
 from shared.projection.runner import Projector
 from shared.projection.tables import ensure
 from shared.projection.waiting import PositionWatch
+from shared.settings import LogSettings
 from tests.object_stores import settings_for
 from tests.projecting import QUICK
 from tests.storage_media import picture
-from velro.verify.helping import LogAddress
 from velro.verify.read_models import compared
 from velro.verify.verifying import Places, Wanted, verify
 
@@ -199,6 +199,7 @@ async def three(
 ) -> AsyncGenerator[Three]:
     """The three, empty."""
     settings = settings_for(bucket)
+    log = LogSettings(nats_url=nats_url, stream=stream, subject_root=subjects.root)
     async with (
         connected(nats_url, name="tests") as nats,
         s3_clients(settings) as clients,
@@ -211,7 +212,7 @@ async def three(
             dsn=database,
             bucket=bucket,
             s3=clients,
-            places=Places(LogAddress(nats_url, stream, subjects), (database, database), settings),
+            places=Places(log, (database, database), settings),
         )
 
 

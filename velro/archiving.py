@@ -19,6 +19,7 @@ from shared.archive.opening import opened_archive as archive_of
 from shared.archive.restoring import compare
 from shared.errors import Refused, TryLater
 from shared.event_log.jetstream import JetStreamLog
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.printing import printer, table
 from shared.program import run, settings_of
@@ -80,7 +81,7 @@ async def opened_log(name: str) -> AsyncGenerator[OpenedLog]:
         BrokerUnavailable: no NATS.
     """
     settings = settings_of(LogSettings)
-    async with connected(settings.nats_url.split(","), name=name) as connection:
+    async with connected(NatsAccess.of(settings), name=name) as connection:
         log = JetStreamLog(connection, settings.subjects, stream=settings.stream)
         async with archived_log(connection, settings) as whole:
             yield OpenedLog(settings, connection, log, whole)

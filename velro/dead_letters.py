@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
 from shared.printing import printer, table
@@ -47,7 +48,7 @@ def retry_command(generation_ids: list[str]) -> None:
 @asynccontextmanager
 async def _kept() -> AsyncGenerator[DeadLetters]:
     settings = loaded(LogSettings)
-    async with connected(settings.nats_url.split(","), name="velro dead-letters") as connection:
+    async with connected(NatsAccess.of(settings), name="velro dead-letters") as connection:
         letters = DeadLetters(jetstream_of(connection), settings.stream, settings.subject_root)
         await letters.ensure()
         yield letters

@@ -26,6 +26,21 @@ _GIVEN_BY: Final = {
     "postgres": ("VELRO_GENERATION_POSTGRES_DSN", "VELRO_STORAGE_POSTGRES_DSN"),
     "seaweedfs": ("VELRO_S3_ENDPOINT_URL",),
 }
+# What lets in there: of ours what was made with it, of somebody else's what is given.
+_ENTRY_TO: Final = {
+    "nats": (
+        "VELRO_NATS_CREDS_FILE",
+        "VELRO_NATS_CA_FILE",
+        "VELRO_NATS_CERT_FILE",
+        "VELRO_NATS_KEY_FILE",
+    ),
+    "seaweedfs": (
+        "VELRO_S3_ACCESS_KEY",
+        "VELRO_S3_SECRET_KEY",
+        "VELRO_S3_ACCESS_KEY_FILE",
+        "VELRO_S3_SECRET_KEY_FILE",
+    ),
+}
 # What its port is called among ours.
 _PORT_OF: Final = {"nats": "nats", "postgres": "postgres", "seaweedfs": "s3"}
 # Where our own services listen is wished for in a variable, and may be what another Velro was told.
@@ -249,6 +264,11 @@ class Local:
         own = {name for server in _GIVEN_BY.keys() - others for name in _GIVEN_BY[server]} | _OURS
         return {
             name: value if name in own else given.get(name) or value for name, value in told.items()
+        } | {
+            # Empty is not set: what lets in elsewhere would be in the way at ours.
+            name: (given if server in others else told).get(name, "")
+            for server, names in _ENTRY_TO.items()
+            for name in names
         }
 
     def _webhook_secret(self) -> str:
@@ -276,7 +296,7 @@ def running(directory: Path) -> Local:
 
 
 def use_environment_of(directory: Path) -> None:
-    """Let what runs here answer for every `VELRO_…` variable that is not set.
+    """Let what runs here answer for every `VELRO_…` variable that is not set, or is in the way.
 
     Raises:
         NotRunning: nothing runs here, and no variable says where else.
@@ -287,5 +307,5 @@ def use_environment_of(directory: Path) -> None:
         if _PLACES & os.environ.keys():
             return
         raise
-    for name, value in (local.environment | {"VELRO_API_URL": local.api_url}).items():
-        os.environ.setdefault(name, value)
+    os.environ.update(local.environment)
+    os.environ.setdefault("VELRO_API_URL", local.api_url)

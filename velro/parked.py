@@ -13,6 +13,7 @@ import psutil
 import typer
 
 from shared.archive.opening import archived_log
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.postgres.connecting import POSTGRES_AWAY, away, close, connect
 from shared.printing import printer
@@ -115,7 +116,7 @@ async def _place(name: ReadModelName) -> AsyncGenerator[ParkingPlace]:
         raise ReadModelAway(f"{name}: {away(error)}") from error
     try:
         async with (
-            connected(settings.nats_url.split(","), name="velro parked") as nats,
+            connected(NatsAccess.of(settings), name="velro parked") as nats,
             archived_log(nats, settings) as log,
         ):
             await read_checkpoint(connection)

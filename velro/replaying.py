@@ -13,6 +13,7 @@ from shared.archive.opening import archived_log
 from shared.event_log.jetstream_api import ApiError, NoAnswer
 from shared.event_log.jetstream_stream import stream_state
 from shared.event_log.port import LogUnavailable
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.projection.applying import Poison
 from shared.projection.batch import Decoding
@@ -42,8 +43,12 @@ async def log_of(
 
     What is archived is read from the bucket where that is wished, or where the stream no longer
     has its beginning.
+
+    Raises:
+        BrokerUnavailable: no NATS.
+        LogUnavailable: no stream.
     """
-    async with connected(settings.nats_url.split(","), name="velro replay") as connection:
+    async with connected(NatsAccess.of(settings), name="velro replay") as connection:
         from_archive = from_archive or await _trimmed(connection, settings.stream)
         async with archived_log(connection, settings, from_archive=from_archive) as log:
             yield log

@@ -46,6 +46,7 @@ async def read_stream(
     known: StreamState | None = None
     last: RawRecord | None = None
     heard_at = loop.time()
+    told = ""
     while until is None or position < until:
         tail: Tail | None = None
         try:
@@ -68,7 +69,7 @@ async def read_stream(
                     if until is not None and batch[-1].position > until:
                         batch = [record for record in batch if record.position <= until]
                     last = batch[-1]
-                    position = last.position
+                    position, told = last.position, ""
                     yield batch
         except (ApiError, NoAnswer, Interrupted, NatsError) as error:
             if isinstance(error, ApiError) and error.err_code == STREAM_NOT_FOUND:
@@ -78,7 +79,9 @@ async def read_stream(
                 raise LogUnavailable(
                     f"stream {stream} cannot be read after position {position}: {error}"
                 ) from error
-            _log.warning("read_interrupted", stream=stream, position=position, reason=str(error))
+            if str(error) != told:  # a server that is away is one piece of news, not five a second
+                told = str(error)
+                _log.warning("read_interrupted", stream=stream, position=position, reason=told)
             await asyncio.sleep(_PAUSE_S)
 
 

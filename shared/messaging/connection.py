@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -11,10 +13,11 @@ from nats.errors import ConnectionClosedError, ConnectionReconnectingError, Slow
 from nats.errors import Error as NatsError
 
 from shared.errors import TryLater, in_words
+from shared.messaging.access import AccessUnreadable, Credentials, NatsAccess
 from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator
 
     from nats.aio.client import Client
 
@@ -23,6 +26,7 @@ _log = structlog.get_logger(__name__)
 _RECONNECT_WAIT_S: Final = 0.5
 _FLUSH_TIMEOUT_S: Final = 5
 _PING_INTERVAL_S: Final = 10
+_HUNG_UP: Final = (BrokenPipeError, ConnectionResetError)
 # Within this a server answers that is there, however busy; asked only where a connection ends.
 _SILENCE_S: Final = 2
 
@@ -32,61 +36,38 @@ class BrokerUnavailable(TryLater):
 
 
 async def connect(
-    servers: str | list[str],
+    access: NatsAccess | str,
     *,
     name: str,
     timeout_s: float = 10.0,
-    on_closed: Callable[[], Awaitable[None]] | None = None,
     **options: Any,  # noqa: ANN401 - handed to nats-py as they are
-) -> Client:
+) -> DeliveringClient:
     """Connect, and stay connected for ever: every loss is followed by tries without end.
 
     Args:
-        servers: `nats://host:port`, or several of one cluster.
+        access: where to, and what lets us in; or an address alone.
         name: shown by the server's monitoring.
         timeout_s: for the first connection.
-        on_closed: called when the connection has ended for good. That happens on `drain`, and
-            when a server refuses the client while it is connected, so a service ends with it.
-        options: of nats-py, as `user`, `password`, `tls`, `inbox_prefix`.
+        options: of nats-py, as `inbox_prefix`.
 
     Raises:
         BrokerUnavailable: no server let us in.
+        AccessUnreadable: a file that should let us in holds nothing of the kind.
     """
-    last_error: Exception | None = None
-
-    async def on_error(error: Exception) -> None:
-        # nats-py calls this from its own tasks and does not survive an exception here.
-        nonlocal last_error
-        again, last_error = str(error) == str(last_error), error
-        if isinstance(error, SlowConsumerError):
-            _log.error("nats_message_dropped", connection=name, subject=error.subject)
-        elif not again:  # a server that is away is one piece of news, not two a second
-            _log.warning("nats_error", connection=name, error=str(error) or type(error).__name__)
-
-    async def on_disconnected() -> None:
-        if not client.is_closed:  # closed by us is no news
-            _log.warning("nats_disconnected", connection=name)
-
-    async def on_reconnected() -> None:
-        nonlocal last_error
-        last_error = None
-        _log.info("nats_reconnected", connection=name)
-
-    async def when_closed() -> None:
-        _log.info("nats_closed", connection=name)
-        if on_closed is not None:
-            await on_closed()
-
+    if isinstance(access, str):
+        access = NatsAccess((access,))
+    options |= _entry(access)
     client = DeliveringClient()
+    news = _News(client, name)
     try:
         async with asyncio.timeout(timeout_s):
             await client.connect(
-                servers,
+                list(access.urls),
                 name=name,
-                error_cb=on_error,
-                disconnected_cb=on_disconnected,
-                reconnected_cb=on_reconnected,
-                closed_cb=when_closed,
+                error_cb=news.error,
+                disconnected_cb=news.disconnected,
+                reconnected_cb=news.reconnected,
+                closed_cb=news.closed,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_RECONNECT_WAIT_S,  # pyright: ignore[reportArgumentType] - slept
                 ping_interval=_PING_INTERVAL_S,
@@ -96,11 +77,78 @@ async def connect(
     except (TimeoutError, NatsError, OSError) as error:
         with suppress(AssertionError):  # nats-py's, where an address is none: nothing was begun
             await client.close()
-        named, why = [servers] if isinstance(servers, str) else servers, last_error or error
         raise BrokerUnavailable(
-            f"no connection to {', '.join(named)} within {timeout_s:g} s: {in_words(why)}"
+            f"no connection to {access} within {timeout_s:g} s: {in_words(news.last or error)}"
         ) from error
     return client
+
+
+@dataclass(slots=True)
+class _News:
+    """Tells of what happens to a connection; nats-py calls this from its own tasks.
+
+    It does not survive an exception here.
+    """
+
+    client: Client
+    name: str
+    last: Exception | None = None
+
+    async def error(self, error: Exception) -> None:
+        if isinstance(error, _HUNG_UP) and isinstance(self.last, NatsError):
+            return  # it follows on a refusal, and says less
+        again, self.last = str(error) == str(self.last), error
+        if isinstance(error, SlowConsumerError):
+            _log.error("nats_message_dropped", connection=self.name, subject=error.subject)
+        elif not again:  # a server that is away is one piece of news, not two a second
+            told = str(error) or type(error).__name__
+            _log.warning("nats_error", connection=self.name, error=told)
+
+    async def disconnected(self) -> None:
+        if not self.client.is_closed:  # closed by us is no news
+            _log.warning("nats_disconnected", connection=self.name)
+
+    async def reconnected(self) -> None:
+        self.last = None
+        _log.info("nats_reconnected", connection=self.name)
+
+    async def closed(self) -> None:
+        _log.info("nats_closed", connection=self.name)
+
+
+def _entry(access: NatsAccess) -> dict[str, Any]:
+    """What lets us in, as options of nats-py."""
+    options: dict[str, Any] = dict(access.login())
+    if (tls := access.tls()) is not None:
+        options["tls"] = tls
+    if access.credentials() is not None:
+        options |= {
+            "user_jwt_cb": partial(_jwt, access),
+            "signature_cb": partial(_signed, access),
+        }
+    return options
+
+
+def _jwt(access: NatsAccess) -> bytes:
+    return _read_again(access).jwt.encode()
+
+
+def _signed(access: NatsAccess, nonce: str) -> bytes:
+    return _read_again(access).sign(nonce)
+
+
+def _read_again(access: NatsAccess) -> Credentials:
+    """The credentials as they are now: nobody has to be restarted when they are new.
+
+    Raises:
+        NatsError: there are none any more; nats-py tries again.
+    """
+    try:
+        found = access.credentials()
+    except AccessUnreadable as error:
+        raise NatsError(str(error)) from error
+    assert found is not None
+    return found
 
 
 async def drain(connection: Client, *, timeout_s: float = 10.0) -> None:
@@ -132,14 +180,15 @@ async def close_if_silent(connection: Client) -> None:
 
 @asynccontextmanager
 async def connected(
-    servers: str | list[str], *, name: str, timeout_s: float = 10.0
-) -> AsyncGenerator[Client, None]:
+    access: NatsAccess | str, *, name: str, timeout_s: float = 10.0
+) -> AsyncGenerator[DeliveringClient, None]:
     """A connection for as long as the context is open.
 
     Raises:
         BrokerUnavailable: no server let us in.
+        AccessUnreadable: a file that should let us in holds nothing of the kind.
     """
-    connection = await connect(servers, name=name, timeout_s=timeout_s)
+    connection = await connect(access, name=name, timeout_s=timeout_s)
     try:
         yield connection
     finally:

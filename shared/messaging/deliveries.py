@@ -7,12 +7,22 @@ neither. Nor does it need three regular expressions and two cuts a message to fi
 
 from __future__ import annotations
 
+from asyncio import StreamReaderProtocol
 from typing import TYPE_CHECKING, Final
 
 from nats.aio.client import Client
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, CRLF_SIZE, Parser
+from nats.aio.transport import TcpTransport
+from nats.errors import Error as NatsError
+from nats.protocol.parser import (
+    AWAITING_MSG_PAYLOAD,
+    CRLF_SIZE,
+    PERMISSIONS_ERR,
+    STALE_CONNECTION,
+    Parser,
+)
 
 if TYPE_CHECKING:
+    from asyncio import StreamWriter
     from collections.abc import Callable
 
     from nats.aio.client import Srv
@@ -30,7 +40,8 @@ _WORDS: Final = 6
 class DeliveringClient(Client):
     """nats-py's client, with a way past headers and queues for subscriptions that ask for it.
 
-    It also leaves no connection open that it has given up.
+    It also leaves no connection open that it has given up, connects again whatever the server
+    said when it hung up, and says nothing in the clear where TLS was asked for.
     """
 
     def __init__(self) -> None:
@@ -52,6 +63,62 @@ class DeliveringClient(Client):
         if self._transport is not None:
             self._transport.close()
         await super()._connect_to_server(s)
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not connected, as far as is known; None: it is."""
+        if self.is_connected:
+            return None
+        return f"not connected: {self.last_error}" if self.last_error else "not connected"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what is sent now goes over TLS."""
+        return self._stream is not None and self._stream.get_extra_info("ssl_object") is not None
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether the server lets everybody in."""
+        return not (self._server_info.get("auth_required") or self._server_info.get("tls_verify"))
+
+    @property
+    def _stream(self) -> StreamWriter | None:
+        # None too where the address is a web socket's.
+        if not isinstance(self._transport, TcpTransport):
+            return None
+        return self._transport._io_writer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - told by no public name
+
+    def _connect_command(self) -> bytes:
+        """What is sent once the server has said what it wants, and TLS has begun if that is it.
+
+        Raises:
+            NatsError: TLS is ours to ask for, and the server wants none. nats-py would go on, and
+                send what lets us in to whoever answers there.
+        """
+        if self._stream is not None and self._current_server is not None:
+            wanted = self._current_server.uri.scheme == "tls" or "tls" in self.options
+            if wanted and not self.encrypted:
+                raise NatsError("the server offers no TLS, and the settings ask for it")
+            if self.encrypted:
+                # Without it asyncio warns of every connection that the server closes; its own
+                # StreamWriter.start_tls does the same.
+                protocol = self._stream.transport.get_protocol()
+                if isinstance(protocol, StreamReaderProtocol):  # it is None where it has hung up
+                    protocol._over_ssl = True  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue] - see above
+        return super()._connect_command()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """What the server says is wrong, in lower case, before it hangs up or goes on.
+
+        It hangs up where credentials have expired or were taken back, and where it has too many
+        connections. nats-py ends the connection for good then; what comes next may be let in.
+        """
+        if PERMISSIONS_ERR in err_msg or STALE_CONNECTION in err_msg:
+            await super()._process_err(err_msg)  # which goes on, or connects again
+            return
+        error = NatsError(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

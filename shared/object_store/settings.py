@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, HttpUrl, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.settings import BytesPerSecond, NotEmpty, Seconds
+from shared.settings import BytesPerSecond, NotEmpty, Seconds, UnsetWhenEmpty
 
 
 class S3Settings(BaseSettings):
@@ -41,8 +41,8 @@ class S3Settings(BaseSettings):
     region: NotEmpty = "us-east-1"
     access_key: str | None = None
     secret_key: SecretStr | None = None
-    access_key_file: Path | None = None
-    secret_key_file: Path | None = None
+    access_key_file: Annotated[Path | None, UnsetWhenEmpty] = None
+    secret_key_file: Annotated[Path | None, UnsetWhenEmpty] = None
     bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")] = "media"
     url_mode: Literal["signed", "public"] = "signed"
     public_base_url: HttpUrl | None = None

@@ -10,9 +10,8 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
-
     from shared.archive.archived_log import ArchivedLog
+    from shared.messaging.deliveries import DeliveringClient
     from shared.projection.runner import Projector
     from shared.projection.waiting import PositionWatch
     from storage_svc.application.workers import Workers
@@ -28,7 +27,7 @@ _HANGING_S = 60.0
 class Health:
     """What the process can say about itself. Progress counts; connections alone prove nothing."""
 
-    connection: Client
+    connection: DeliveringClient
     log: ArchivedLog
     projector: Projector[Backlog]
     watch: PositionWatch
@@ -39,8 +38,8 @@ class Health:
     async def problems(self) -> dict[str, str]:
         """What keeps it from getting on with its work, by part; empty when all is well."""
         found: dict[str, str] = {}
-        if not self.connection.is_connected:
-            found["nats"] = "not connected"
+        if self.connection.problem:
+            found["nats"] = self.connection.problem
         projection = await self.projector.health()
         if projection.problem:
             found["projector"] = projection.problem

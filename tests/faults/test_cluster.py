@@ -14,6 +14,7 @@ from shared.archive.settings import ArchiveSettings
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.event_log.jetstream_api import ask
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.object_store.s3 import s3_object_store
 from tests.cluster import NAMES, NatsCluster
@@ -90,7 +91,7 @@ async def test_the_leader_is_killed_and_nothing_is_lost_stops_or_is_paid_for_twi
     try:
         async with (
             httpx.AsyncClient(base_url=local.api_url, timeout=20, trust_env=False) as web,
-            connected(cluster.urls.split(","), name="tests") as nats,
+            connected(NatsAccess(tuple(cluster.urls.split(","))), name="tests") as nats,
             asyncio.timeout(120),
         ):
             for stream in ("VELRO", "VELRO_DEAD", "VELRO_RETRY"):

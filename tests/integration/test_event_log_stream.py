@@ -279,15 +279,10 @@ class TestConnecting:
     async def test_a_drained_connection_appends_nothing_and_says_so(
         self, nats_url: str, declaration: StreamDeclaration
     ) -> None:
-        closed = asyncio.Event()
-
-        async def on_closed() -> None:
-            closed.set()
-
-        connection = await connect(nats_url, name="drained", on_closed=on_closed)
+        connection = await connect(nats_url, name="drained")
         log = JetStreamLog(connection, declaration.subjects, stream=declaration.name)
         await drain(connection)
-        assert closed.is_set()
+        assert connection.is_closed
         with pytest.raises(LogUnavailable, match="no connection"):
             await log.append("generation", "a", started("a", 1), expected=NOTHING_YET)
         with pytest.raises(LogUnavailable, match="no connection"):

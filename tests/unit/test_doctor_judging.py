@@ -11,7 +11,7 @@ from velro.doctor.archive import judged_age
 from velro.doctor.clocks import judged_skew
 from velro.doctor.consumers import judged_consumer
 from velro.doctor.findings import Finding, Level, worst
-from velro.doctor.nats import judged_replicas, judged_space, judged_version
+from velro.doctor.nats import judged_access, judged_replicas, judged_space, judged_version
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -109,3 +109,30 @@ def test_the_whole_is_as_bad_as_its_worst_finding() -> None:
     assert worst(findings()) is Level.GREEN
     assert worst(findings(Level.GREEN, Level.YELLOW)) is Level.YELLOW
     assert worst(findings(Level.YELLOW, Level.RED, Level.GREEN)) is Level.RED
+
+
+@pytest.mark.parametrize(
+    ("told", "level", "says"),
+    [
+        ({"here": True, "open_to_all": True}, Level.GREEN, "everybody is let in"),
+        ({"open_to_all": True, "encrypted": True}, Level.YELLOW, "whoever reaches the server"),
+        ({"with_password": True}, Level.YELLOW, "the password can be read"),
+        ({"with_password": True, "here": True}, Level.GREEN, "not encrypted, with a login"),
+        ({"with_password": True, "encrypted": True}, Level.GREEN, "over TLS, with a login"),
+        ({"expires_at": datetime.now(UTC) + timedelta(days=6)}, Level.YELLOW, "expire at"),
+        ({"expires_at": datetime.now(UTC) + timedelta(days=8)}, Level.GREEN, "until 20"),
+    ],
+)
+def test_what_lets_in_may_be_nothing_or_be_read_or_expire(
+    told: dict[str, Any], level: Level, says: str
+) -> None:
+    nothing: dict[str, Any] = {
+        "open_to_all": False,
+        "encrypted": False,
+        "with_password": False,
+        "expires_at": None,
+        "here": False,
+    }
+    found = judged_access(**nothing | told)
+    assert found.level is level
+    assert says in found.found

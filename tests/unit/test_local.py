@@ -68,6 +68,31 @@ def test_a_server_at_another_address_is_somebody_elses(
     assert "VELRO_NATS_MONITOR_URL" not in local.environment
 
 
+ENTRY = {
+    "VELRO_NATS_CREDS_FILE": "/elsewhere/velro.creds",
+    "VELRO_NATS_CA_FILE": "/elsewhere/ca.pem",
+    "VELRO_S3_ACCESS_KEY_FILE": "/elsewhere/access",
+    "VELRO_S3_SECRET_KEY_FILE": "/elsewhere/secret",
+}
+
+
+def test_what_lets_in_elsewhere_is_not_in_the_way_here(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    stale = {"VELRO_S3_ACCESS_KEY": "another", "VELRO_S3_SECRET_KEY": "another"}
+    assert Local(tmp_path, owned=False, given=ENTRY | stale).environment == told
+
+
+def test_somebody_elses_servers_are_entered_with_what_is_given_alone(
+    tmp_path: Path, told: Mapping[str, str]
+) -> None:
+    places = {"VELRO_NATS_URL": "tls://nats:1", "VELRO_S3_ENDPOINT_URL": "https://s3"}
+    environment = Local(tmp_path, owned=False, given=ENTRY | places).environment
+    wanted = ENTRY | places | {"VELRO_S3_ACCESS_KEY": "", "VELRO_NATS_KEY_FILE": ""}
+    assert environment | wanted == environment
+    assert told["VELRO_S3_SECRET_KEY"] not in environment.values()
+
+
 def test_an_address_that_was_never_ours_is_somebody_elses(
     tmp_path: Path, told: Mapping[str, str]
 ) -> None:

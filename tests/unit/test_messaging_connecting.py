@@ -27,7 +27,7 @@ async def test_a_server_that_says_nothing_is_told_with_the_address_and_why() -> 
         url = f"nats://127.0.0.1:{says_nothing.getsockname()[1]}"
         told = f"no connection to {url} within 0.5 s: TimeoutError: no answer in time"
         with pytest.raises(BrokerUnavailable, match=f"^{re.escape(told)}$"):
-            await connect([url], name="test", timeout_s=0.5)
+            await connect(url, name="test", timeout_s=0.5)
 
 
 async def test_a_server_that_is_away_is_told_once_however_often_it_is_tried() -> None:

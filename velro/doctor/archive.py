@@ -12,6 +12,7 @@ from shared.archive.archived_log import see_that_they_agree
 from shared.archive.errors import ArchiveDamaged, ArchiveForked
 from shared.archive.trimmed import BeginningMissing, TrimmedIndex
 from shared.event_log.jetstream import JetStreamLog
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.object_store.s3 import s3_object_store
 from velro.doctor.findings import Part, Verdict, green, red, yellow
@@ -46,7 +47,7 @@ def archive_part(log: LogSettings, bucket: S3Settings, settings: ArchiveSettings
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Archived]:
         async with (
-            connected(log.nats_url.split(","), name="velro doctor", timeout_s=5.0) as connection,
+            connected(NatsAccess.of(log), name="velro doctor", timeout_s=5.0) as connection,
             s3_object_store(quick) as store,
         ):
             yield Archived(

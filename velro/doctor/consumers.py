@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
 from generation_svc.adapters.nats_runner.runner import DURABLE, RETRY_DURABLE
 from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, ask
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.messaging.jetstream import jetstream_of
 from velro.doctor.findings import Part, Verdict, green, red, yellow
@@ -40,8 +41,8 @@ def consumers_part(settings: LogSettings) -> Part[Any]:
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Work]:
-        servers = settings.nats_url.split(",")
-        async with connected(servers, name="velro doctor", timeout_s=5.0) as connection:
+        access = NatsAccess.of(settings)
+        async with connected(access, name="velro doctor", timeout_s=5.0) as connection:
             jetstream = jetstream_of(connection)
             yield Work(connection, DeadLetters(jetstream, settings.stream, settings.subject_root))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, ask
 from shared.event_log.jetstream_stream import StreamDeclaration, differences
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from velro.doctor.clocks import judged_skew
 from velro.doctor.findings import Part, Verdict, green, red, yellow
@@ -21,8 +22,7 @@ from velro.doctor.findings import Part, Verdict, green, red, yellow
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from nats.aio.client import Client
-
+    from shared.messaging.deliveries import DeliveringClient
     from shared.settings import LogSettings
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -32,6 +32,8 @@ _ASK_S: Final = 2.0
 _OLDEST_THAT_WORKS: Final = (2, 12, 0)
 _OLDEST_TO_TRUST: Final = (2, 12, 3)
 _QUORUM: Final = 3
+# For a person to bring new credentials.
+_SOON: Final = timedelta(days=7)
 _MONITORING: Final = "set VELRO_NATS_MONITOR_URL to its HTTP monitoring (as http://nats:8222)"
 _FULL_YELLOW: Final = 0.8
 _FULL_RED: Final = 0.95
@@ -66,7 +68,8 @@ class LogServer:
         health: what is wrong with it by its own word; None where it says nothing.
     """
 
-    connection: Client
+    connection: DeliveringClient
+    access: NatsAccess
     settings: LogSettings
     varz: dict[str, Any] | None
     health: str | None
@@ -78,17 +81,18 @@ def nats_part(settings: LogSettings, monitor: MonitorSettings, retrying: Retryin
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[LogServer]:
-        servers = settings.nats_url.split(",")
-        async with connected(servers, name="velro doctor", timeout_s=5.0) as connection:
+        access = NatsAccess.of(settings)
+        async with connected(access, name="velro doctor", timeout_s=5.0) as connection:
             varz = await _varz(monitor.nats_monitor_url)
             health = await _unwell(monitor.nats_monitor_url)
-            yield LogServer(connection, settings, varz, health, retrying)
+            yield LogServer(connection, access, settings, varz, health, retrying)
 
     return Part(
         name="nats",
         opened=opened,
         checks={
             "version": _version,
+            "access": _access,
             "health": _health,
             "sync_interval": _sync_interval,
             "stream": _stream,
@@ -157,6 +161,47 @@ def judged_version(version: str) -> Verdict:
     if numbers < _OLDEST_TO_TRUST:
         return yellow(f"{version} may lose a stream's file in a crash", upgrade)
     return green(version)
+
+
+async def _access(server: LogServer) -> Verdict:
+    connection, credentials = server.connection, server.access.credentials()
+    return judged_access(
+        open_to_all=connection.open_to_all,
+        encrypted=connection.encrypted,
+        with_password=bool(server.access.login()),
+        expires_at=credentials and credentials.expires_at,
+        here=_is_here(server.settings.nats_url),
+    )
+
+
+def judged_access(
+    *,
+    open_to_all: bool,
+    encrypted: bool,
+    with_password: bool,
+    expires_at: datetime | None,
+    here: bool,
+) -> Verdict:
+    """What it takes to get at the log; `here`: from this machine alone."""
+    told = "over TLS" if encrypted else "not encrypted"
+    if expires_at is not None and expires_at - datetime.now(UTC) < _SOON:
+        return yellow(
+            f"{told}; the credentials expire at {expires_at:%Y-%m-%d %H:%M} UTC",
+            "write new ones to the file that VELRO_NATS_CREDS_FILE names: they are read with the "
+            "next connection, nothing has to be restarted",
+        )
+    if open_to_all and not here:
+        return yellow(
+            f"{told}; whoever reaches the server may write to the log",
+            "keep it on a network of Velro's own, or let it ask for credentials",
+        )
+    if with_password and not encrypted and not here:
+        return yellow(
+            "not encrypted: the password can be read on its way",
+            "let the server speak TLS, and say tls:// in VELRO_NATS_URL",
+        )
+    until = f", until {expires_at:%Y-%m-%d}" if expires_at is not None else ""
+    return green(f"{told}, {'everybody is let in' if open_to_all else 'with a login'}{until}")
 
 
 async def _sync_interval(server: LogServer) -> Verdict:

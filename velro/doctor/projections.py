@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared.archive.opening import archived_log
 from shared.event_log.port import LogMismatch
+from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
 from shared.postgres.connecting import close, connect
 from shared.projection.errors import SchemaOutdated
@@ -46,9 +47,9 @@ def projection_part(place: ReadModelPlace) -> Part[Any]:
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Projection]:
-        servers = settings.nats_url.split(",")
+        access = NatsAccess.of(settings)
         async with (
-            connected(servers, name="velro doctor", timeout_s=5.0) as nats,
+            connected(access, name="velro doctor", timeout_s=5.0) as nats,
             archived_log(nats, settings) as log,
         ):
             connection = await connect(

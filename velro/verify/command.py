@@ -17,11 +17,11 @@ from shared.object_store.probe import PREFIX as PROBE_PREFIX
 from shared.object_store.settings import S3Settings
 from shared.printing import printer
 from shared.program import run, settings_of
+from shared.settings import LogSettings
 from velro.options import AsJson, duration, use_environment
 from velro.read_models import ReadModelName, read_model_of
 from velro.verify.bucket import GENERATION_ID
 from velro.verify.findings import REPAIRS
-from velro.verify.helping import LogAddress
 from velro.verify.repairing import repairing
 from velro.verify.report import EXIT_CONSISTENT, EXIT_FINDINGS, EXIT_NOT_READABLE
 from velro.verify.verifying import Places, Wanted, verify
@@ -43,9 +43,8 @@ def places() -> Places:
     """What the environment says; the program ends where it is wrong."""
     generation = read_model_of(ReadModelName.GENERATION)
     storage = read_model_of(ReadModelName.STORAGE)
-    settings = generation.settings
     return Places(
-        log=LogAddress(settings.nats_url, settings.stream, settings.subjects),
+        log=settings_of(LogSettings),
         dsns=(generation.dsn, storage.dsn),
         bucket=settings_of(S3Settings),
         not_media=(f"{PROBE_PREFIX}/", f"{settings_of(ArchiveSettings).prefix}/"),

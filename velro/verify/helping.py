@@ -6,14 +6,13 @@ What came of it, pickled, is in the file that the task names.
 from __future__ import annotations
 
 import pickle
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from shared.processes.child import ChildFailed, child, tell
 from shared.projection.batch import Decoding
-from shared.settings import LogSettings
 from velro.replaying import log_of
 from velro.verify.errors import NotReadable
 from velro.verify.known import Known
@@ -23,35 +22,11 @@ from velro.verify.stretch import Aside, Looked, Stretch
 from velro.verify.unsettled import Unsettled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from shared.contracts.subjects import Subjects
-    from shared.event_log.port import EventLog
+    from shared.settings import LogSettings
     from velro.verify.read_models import Moment
-
-
-@dataclass(frozen=True, slots=True)
-class LogAddress:
-    """Where the log is."""
-
-    nats_url: str
-    stream: str
-    subjects: Subjects
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncGenerator[EventLog]:
-        """The log, over a connection of one's own; with its archive where its beginning has gone.
-
-        Raises:
-            BrokerUnavailable: no NATS.
-            LogUnavailable: no stream.
-        """
-        settings = LogSettings(
-            nats_url=self.nats_url, stream=self.stream, subject_root=self.subjects.root
-        )
-        async with log_of(settings) as log:
-            yield log
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +40,7 @@ class Task:
         looked: the file for what came of it, where another process does it.
     """
 
-    log: LogAddress
+    log: LogSettings
     moments: Sequence[Moment]
     after: int
     until: int
@@ -85,7 +60,7 @@ async def look(task: Task, tell: Callable[[int], None]) -> Looked:
     aside = Aside(KeptObjects(task.objects), Unsettled(task.unsettled), Known(task.known))
     try:
         async with AsyncExitStack() as stack:
-            log = await stack.enter_async_context(task.log.opened())
+            log = await stack.enter_async_context(log_of(task.log))
             snapshots = [
                 await stack.enter_async_context(joined(moment, model))
                 for moment, model in zip(task.moments, models, strict=True)

@@ -15,6 +15,7 @@ from shared.object_store.s3 import s3_object_store
 from shared.projection.batch import Decoding
 from shared.projection.errors import PoisonedEvent
 from shared.projection.rebuild_only import rebuild_only
+from velro.replaying import log_of
 from velro.verify.bucket import spoken_of
 from velro.verify.findings import Finding, Kind
 from velro.verify.judging import history
@@ -151,7 +152,7 @@ async def repairing(
     """
     assert places.bucket is not None, "it is what may have to be mended"
     async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(places.log.opened())
+        log = await stack.enter_async_context(log_of(places.log))
         store = await stack.enter_async_context(s3_object_store(places.bucket))
         copier = await stack.enter_async_context(media_copier(media, store))
         yield Repairing(places, log, store, Recopying(log, store, copier), delete)

@@ -12,7 +12,7 @@ from shared.projection.batch import Decoding
 from shared.projection.tables import recognise
 from velro.verify.errors import NothingKnown
 from velro.verify.findings import Finding, Kind
-from velro.verify.helping import LogAddress, Task, look, look_elsewhere
+from velro.verify.helping import Task, look, look_elsewhere
 from velro.verify.judging import Judging
 from velro.verify.known import Met, fingerprint, known_in
 from velro.verify.objects import KeptObjects
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.event_log.port import EventLog
+    from shared.settings import LogSettings
     from velro.verify.report import Report
     from velro.verify.stretch import Looked
 
@@ -54,7 +55,7 @@ class Rows:
         room: a folder for what does not belong in memory.
     """
 
-    address: LogAddress
+    settings: LogSettings
     log: EventLog
     dsns: Sequence[str]
     room: Path
@@ -87,7 +88,7 @@ class Rows:
                 self.report.add(_parked(model.name, moment, only))
             parts = [self.room / "judged.sqlite"]
             objects = KeptObjects(parts[0])
-            decoding = Decoding(self.address.subjects)
+            decoding = Decoding(self.settings.subjects)
             suspects = list(only)
             if not only:
                 tasks = self._tasks(moments)
@@ -124,7 +125,7 @@ class Rows:
         cuts = [end * piece // pieces for piece in range(pieces + 1)]
         return [
             Task(
-                self.address,
+                self.settings,
                 moments,
                 after=after,
                 until=until,

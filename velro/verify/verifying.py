@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shared.object_store.probe import PREFIX as PROBE_PREFIX
 from shared.processes.cores import processes_worth_having
 from shared.processes.together import together
+from velro.replaying import log_of
 from velro.verify.bucket import Buckets, Listing, Objects, buckets_of
 from velro.verify.objects import beside
 from velro.verify.report import Report
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shared.object_store.settings import S3Settings
-    from velro.verify.helping import LogAddress
+    from shared.settings import LogSettings
     from velro.verify.progress import Progress
 
 
@@ -35,7 +36,7 @@ class Places:
         not_media: prefixes in the bucket under which Velro keeps something else.
     """
 
-    log: LogAddress
+    log: LogSettings
     dsns: Sequence[str]
     bucket: S3Settings | None
     not_media: tuple[str, ...] = (f"{PROBE_PREFIX}/",)
@@ -78,7 +79,7 @@ async def verify(
     with tempfile.TemporaryDirectory(prefix="velro-verify-") as name:
         room = Path(name)
         async with AsyncExitStack() as stack:
-            log = await stack.enter_async_context(places.log.opened())
+            log = await stack.enter_async_context(log_of(places.log))
             rows = Rows(places.log, log, places.dsns, room, report, tell, wanted.processes)
             if places.bucket is None:
                 await rows.compare(wanted.only)

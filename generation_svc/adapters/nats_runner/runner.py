@@ -18,7 +18,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from shared.errors import TryLater, in_words
-from shared.messaging.connection import close_if_silent
+from shared.messaging.connection import close_if_silent, connect
 from shared.messaging.jetstream import ensure_consumer, jetstream_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from generation_svc.adapters.nats_runner.dead_letters import DeadLetters
     from generation_svc.adapters.nats_runner.delivery import Deliveries
     from shared.contracts.subjects import Subjects
+    from shared.messaging.access import NatsAccess
 
 log = structlog.get_logger()
 
@@ -54,14 +55,14 @@ class RunnerSettings:
     """How the runner subscribes.
 
     Attributes:
-        servers: one, or several of a cluster, separated by commas.
+        access: where NATS is, and what lets us in.
         max_workers: generations run at once in this process.
         check_every_s: the beat in which connection and consumers are looked at.
         disconnected_for_s: a connection that stays away longer is given up and made anew.
         stalled_for_s: messages wait, workers are free and nothing comes: subscribe anew.
     """
 
-    servers: str
+    access: NatsAccess
     stream: str
     max_workers: int = 64
     check_every_s: float = 1.0
@@ -81,8 +82,8 @@ class RunnerHealth:
 class Runner:
     """Subscribes, watches the subscription, and subscribes again when it has died.
 
-    FastStream's own reconnecting is not enough: an authentication error ends it for good, and a
-    consumer that was deleted on the server is polled for ever without a word.
+    To be connected is not enough: a consumer that was deleted on the server is polled for ever
+    without a word.
     """
 
     settings: RunnerSettings
@@ -117,11 +118,8 @@ class Runner:
 
     @contextlib.asynccontextmanager
     async def _subscribed(self) -> AsyncGenerator[JetStreamContext]:
-        broker = NatsBroker(
-            self.settings.servers.split(","),
-            name=DURABLE,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
+        broker = _Broker(
+            self.settings.access,
             ack_policy=AckPolicy.MANUAL,
             graceful_timeout=None,  # jobs are drained by their owner
             apply_types=False,
@@ -273,6 +271,19 @@ class Runner:
         if delivered != self._delivered or not info.num_pending or free <= 0:
             self._delivered, self._delivered_at = delivered, monotonic()
         return monotonic() - self._delivered_at > self.settings.stalled_for_s
+
+
+class _Broker(NatsBroker):
+    """FastStream's, over a connection that is made like all others of Velro's."""
+
+    def __init__(self, access: NatsAccess, **options: Any) -> None:  # noqa: ANN401 - FastStream's, handed on
+        super().__init__(**options)
+        self._access = access
+
+    async def _connect(self) -> Client:
+        connection = await connect(self._access, name=DURABLE)
+        self.config.connect(connection)
+        return connection
 
 
 async def _stop(broker: NatsBroker, connection: Client | None) -> None:
