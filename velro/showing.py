@@ -89,7 +89,7 @@ async def _differences(generation_id: str, begin: str, end: str | None, *, as_js
         for each in (first, last):
             await see_that_it_was(each, opened.whole, now=now)
         # What came later is not asked about, and may be what nobody can read.
-        at = last if isinstance(first, int) and isinstance(last, int) else None
+        at = last if type(first) is type(last) else None
         events = await history(opened.whole, generation_id, at=at)
     if not events:
         then = "" if at is None else f" up to {end or at}"

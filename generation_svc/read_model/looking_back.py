@@ -12,6 +12,7 @@ from generation_svc.read_model.fold import evolve
 from generation_svc.read_model.rows import StorageState
 from generation_svc.read_model.views import GenerationView
 from shared.errors import Refused
+from shared.event_log.port import CorruptRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,18 +68,29 @@ async def see_that_it_was(at: Moment, log: EventLog, *, now: datetime) -> None:
 async def history(log: EventLog, generation_id: str, *, at: Moment | None = None) -> list[Recorded]:
     """Everything that happened to a generation, in the log's order; up to a moment, if given.
 
-    An event that cannot be decoded hides what came before it where `at` is a time: only its
-    position is known.
+    Of an event that cannot be decoded only its position is known. Where `at` is a time, what came
+    before it tells enough if some of that is later than `at`.
 
     Raises:
         LogUnavailable: no answer.
-        CorruptRecord: an event cannot be decoded.
+        CorruptRecord: an event cannot be decoded, and may belong to what was asked for.
     """
     last = at if isinstance(at, int) else None
-    generation = await log.load("generation", generation_id, until=last)
-    storage = await log.load("storage", generation_id, until=last)
+    unreadable: CorruptRecord | None = None
+    while True:
+        try:
+            generation = await log.load("generation", generation_id, until=last)
+            storage = await log.load("storage", generation_id, until=last)
+            break
+        except CorruptRecord as error:
+            if not isinstance(at, datetime):
+                raise
+            last, unreadable = error.position - 1, error
     events = sorted((*generation.events, *storage.events), key=lambda event: event.position)
-    return events if at is None else until(events, at)
+    found = events if at is None else until(events, at)
+    if unreadable is not None and len(found) == len(events):
+        raise unreadable
+    return found
 
 
 def until(events: Iterable[Recorded], end: Moment) -> list[Recorded]:

@@ -292,7 +292,7 @@ class ArchivedLog:
         try:
             return Recorded(record.position, self._codec.decode(record.data))
         except Undecodable as error:
-            raise CorruptRecord(f"position {record.position}, {record.subject}: {error}") from error
+            raise CorruptRecord(record.position, record.subject, error) from error
 
     async def _added(
         self, additions: Sequence[Addition], trimmed: TrimmedIndex

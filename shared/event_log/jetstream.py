@@ -111,7 +111,7 @@ class JetStreamLog:
             try:
                 events.append(Recorded(event.position, self._codec.decode(event.data)))
             except Undecodable as error:
-                raise CorruptRecord(f"position {event.position}, {subject}: {error}") from error
+                raise CorruptRecord(event.position, subject, error) from error
         version = ExpectedVersion(events[-1].position) if events else NOTHING_YET
         return History(tuple(events), version)
 

@@ -115,7 +115,7 @@ class MemoryLog:
             try:
                 events.append(Recorded(record.position, self._codec.decode(record.data)))
             except Undecodable as error:
-                raise CorruptRecord(f"position {record.position}, {subject}: {error}") from error
+                raise CorruptRecord(record.position, subject, error) from error
         return History(tuple(events), self._version(subject))
 
     async def read(

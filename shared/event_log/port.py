@@ -134,6 +134,10 @@ class AppendRefused(Refused):
 class CorruptRecord(Refused):
     """An event in the log cannot be decoded. The message names its position and subject."""
 
+    def __init__(self, position: int, subject: str, why: object) -> None:
+        super().__init__(f"position {position}, {subject}: {why}")
+        self.position = position
+
 
 class LogMismatch(VelroError):
     """The stream is not the one that is expected: other settings, or positions out of range."""

@@ -145,7 +145,7 @@ async def test_the_commands_show_what_was_and_what_changed_it(
         assert why in refused.stderr
 
 
-async def test_what_was_before_an_event_that_nobody_can_read_is_shown_by_position(
+async def test_what_was_before_an_event_that_nobody_can_read_is_shown(
     velro: Api, tmp_path: Path, nats_url: str, stream: str, subjects: Subjects
 ) -> None:
     end = await velro.world.say("g", *STORED)
@@ -163,6 +163,14 @@ async def test_what_was_before_an_event_that_nobody_can_read_is_shown_by_positio
     assert json.loads(shown.stdout)["status"] == "completed", shown.stderr
     changed = command.run("diff", "g", str(first), str(end))
     assert "storage_state: partial -> stored" in changed.stdout, changed.stderr
+    # By time too, where something that can be read came later.
+    before = json.loads(command.run("show", "g", "--at", str(end - 1), "--json").stdout)
+    by_time = command.run("show", "g", "--at", before["updated_at"], "--json")
+    assert json.loads(by_time.stdout) == before, by_time.stderr
+    told = command.run("diff", "g", before["created_at"], before["updated_at"])
+    assert "status: running -> completed" in told.stdout, told.stderr
+    last = json.loads(shown.stdout)["updated_at"]
+    assert f"position {end + 1}, " in command.run("show", "g", "--at", last).stderr
     now = command.run("show", "g")
     assert now.returncode == 2
     assert f"position {end + 1}, {subjects.generation('g')}: " in now.stderr

@@ -11,12 +11,16 @@ from generation_svc.read_model.looking_back import (
     changes,
     fields_of,
     folded,
+    history,
     moment,
     until,
     view_of,
 )
 from generation_svc.read_model.rows import Status
 from shared.contracts.envelope import Context, Recorded, seal
+from shared.contracts.subjects import Subjects
+from shared.event_log.memory import MemoryLog
+from shared.event_log.port import CorruptRecord
 from tests.generation_events import (
     NOON,
     REQUESTED,
@@ -53,6 +57,26 @@ HISTORY = [
         start=1,
     )
 ]
+
+
+async def test_an_event_that_nobody_can_read_hides_only_what_it_may_belong_to() -> None:
+    subjects = Subjects()
+    log = MemoryLog(subjects)
+    await log.append("generation", "g", [each.envelope for each in HISTORY[:3]], expected=None)
+    await log.append("storage", "g", [each.envelope for each in HISTORY[5:7]], expected=None)
+    for subject in (subjects.generation("g"), subjects.storage("g")):
+        log.put(subject, b"torn")
+
+    def minute(number: float) -> datetime:
+        return NOON + timedelta(minutes=number)
+
+    assert len(await history(log, "g", at=minute(6.5))) == 4
+    assert len(await history(log, "g", at=minute(2))) == 2
+    assert len(await history(log, "g", at=5)) == 5
+    # What is torn is later than the last one that is not, and may have been there a minute after.
+    for at in (minute(7), None, 6):
+        with pytest.raises(CorruptRecord, match="position 6, "):
+            await history(log, "g", at=at)
 
 
 def test_a_position_and_a_time_give_the_state_that_was() -> None:
