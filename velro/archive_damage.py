@@ -39,6 +39,7 @@ class Examined:
         damage: a sentence for each thing that is not as it was written.
         damaged_from: the first position that is not sound; 0 where all is.
         segments_damaged: whether a segment is among what is damaged.
+        unnamed: segments that no entry names, by their keys, where every entry could be read.
     """
 
     events: int = 0
@@ -47,6 +48,7 @@ class Examined:
     damage: list[str] = field(default_factory=list[str])
     damaged_from: int = 0
     segments_damaged: bool = False
+    unnamed: list[str] = field(default_factory=list[str])
 
     def note(self, what: str, *, position: int, of_manifest: bool = False) -> None:
         """Something that begins at this position is damaged: the manifest, else a segment."""
@@ -66,6 +68,8 @@ async def examined(archive: Archive, on_progress: Callable[[int, int], None]) ->
         StoreFailed: the bucket gave no answer.
     """
     found = Examined()
+    # Before the entries: one that is written meanwhile has its segment first.
+    unnamed = set(await archive.segments())
     runs = await archive.runs()
     of = sum(len(run) for run in runs)
     done = 0
@@ -76,9 +80,13 @@ async def examined(archive: Archive, on_progress: Callable[[int, int], None]) ->
             before = None
         for link in run:
             before = await _segment(archive, link, before, found)
+            if before is not None:
+                unnamed.discard(before.key)
             found.head, found.last = before or found.head, link.last
             done += 1
             on_progress(done, of)
+    if not found.damage:
+        found.unnamed = sorted(unnamed)
     return found
 
 

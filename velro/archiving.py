@@ -28,7 +28,7 @@ from velro.archive_damage import Examined, advice, advice_without_log, examined
 from velro.options import AsJson, use_environment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from nats.aio.client import Client
     from rich.console import Console
@@ -190,12 +190,24 @@ async def _verified(*, against_log: bool) -> int:
                 await _tell_damage(found, archive, console)
                 return EXIT_DAMAGED
             console.print(f"  every segment is as it was written: {found.events:,} events")
+            if found.unnamed:
+                _tell_unnamed(found.unnamed, console)
             if against_log:
                 await _compared(archive, console)
         except (ArchiveDamaged, ArchiveForked) as error:
             console.print(_wrong(f"{error}"), soft_wrap=True)
             return EXIT_DAMAGED
     return 0
+
+
+def _tell_unnamed(keys: Sequence[str], console: Console) -> None:
+    listed = "".join(f"\n    {key}" for key in keys)
+    console.print(
+        f"  {len(keys)} segment(s) are named by no entry: what an archiver left that ended between "
+        f"the two, or is at work. They are in nobody's way; old ones may be deleted:{listed}",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 async def _compared(archive: Archive, console: Console) -> None:

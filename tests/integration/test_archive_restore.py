@@ -229,6 +229,24 @@ async def test_the_archive_is_listed_verified_and_printed(
     assert [line[:15] for line in out.splitlines()] == ['{"position": 59', '{"position": 60']
 
 
+async def test_verifying_names_a_segment_that_belongs_to_no_entry(
+    archived: Archived, env: dict[str, str]
+) -> None:
+    # As an archiver leaves it that ends between the segment and its entry, where another one then
+    # writes a longer segment.
+    await archived.fill(1, 20)
+    (left,) = await archived.catch_up(everything=True)
+    await archived.bucket.delete(f"{archived.archive.manifest}{name_of(left)}")
+    await archived.fill(21, 30)
+    records = [each async for batch in archived.log.read_whole(after=0, until=30) for each in batch]
+    await archived.archive.write(records, after=None)
+    code, out = await velro(env, "archive", "verify", "--against-log")
+    assert code == 0, out
+    assert "every segment is as it was written: 30 events" in out
+    assert "1 segment(s) are named by no entry: " in out
+    assert out.count(left.key) == 1
+
+
 async def test_verifying_names_all_that_is_damaged_and_a_way_that_mends_it(
     archived: Archived, env: dict[str, str], bucket: S3Address
 ) -> None:
