@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from aiohttp import web
 
 from shared.object_store.keys import object_key
@@ -21,6 +23,8 @@ from velro.stack.seaweedfs import S3Address, has_bucket
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
+
+    from tests.guarded_nats import Issuer
 
 _KEPT = "x-amz-meta"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,12 +50,19 @@ def an_order(folder: Path, body: bytes = PNG + b"one", *, index: int = 0) -> Put
 
 
 class RcloneS3:
-    """`rclone serve s3` on a folder: it ignores conditions and compares no SHA-256."""
+    """`rclone serve s3` on a folder: it ignores conditions and compares no SHA-256.
 
-    def __init__(self, directory: Path, keys: tuple[str, str]) -> None:
+    With an issuer it speaks TLS.
+    """
+
+    def __init__(
+        self, directory: Path, keys: tuple[str, str], issuer: Issuer | None = None
+    ) -> None:
         chosen = ports.choose(dict.fromkeys(("s3",)), directory / "rclone.json")
-        self.address = S3Address(f"http://127.0.0.1:{chosen['s3']}", *keys, "media")
+        scheme = "http" if issuer is None else "https"
+        self.address = S3Address(f"{scheme}://127.0.0.1:{chosen['s3']}", *keys, "media")
         self._directory = directory
+        self._issuer = issuer
         (directory / "rclone" / self.address.bucket).mkdir(parents=True)
         self._server = self._started()
 
@@ -66,13 +77,18 @@ class RcloneS3:
 
     def _started(self) -> ManagedProcess:
         address = self.address
+        certified: list[str] = []
+        if self._issuer is not None:
+            certificate, key = self._issuer.issue("rclone")
+            certified = [f"--cert={certificate}", f"--key={key}"]
         server = ManagedProcess(
             name="rclone",
             argv=[
                 program("rclone"),
                 "serve",
                 "s3",
-                f"--addr={address.endpoint_url.removeprefix('http://')}",
+                f"--addr={address.endpoint_url.partition('://')[2]}",
+                *certified,
                 f"--auth-key={address.access_key},{address.secret_key}",
                 "--config=",
                 str(self._directory / "rclone"),
@@ -80,16 +96,26 @@ class RcloneS3:
             directory=self._directory,
             cwd=self._directory,
             env={},
-            ready=lambda: has_bucket(address),
+            ready=lambda: has_bucket(address) if self._issuer is None else self._answers(),
             owned=True,
         )
         server.start()
         return server
 
+    def _answers(self) -> bool:
+        assert self._issuer is not None
+        tls = ssl.create_default_context(cafile=self._issuer.ca_file)
+        try:
+            return bool(httpx.get(self.address.endpoint_url, verify=tls, trust_env=False))
+        except httpx.TransportError:
+            return False
+
 
 @contextmanager
-def rclone_with_keys(directory: Path, keys: tuple[str, str]) -> Generator[RcloneS3]:
-    server = RcloneS3(directory, keys)
+def rclone_with_keys(
+    directory: Path, keys: tuple[str, str], issuer: Issuer | None = None
+) -> Generator[RcloneS3]:
+    server = RcloneS3(directory, keys, issuer)
     try:
         yield server
     finally:
@@ -97,8 +123,8 @@ def rclone_with_keys(directory: Path, keys: tuple[str, str]) -> Generator[Rclone
 
 
 @contextmanager
-def rclone_s3(directory: Path) -> Generator[S3Address]:
-    with rclone_with_keys(directory, ("velro-access", "velro-secret")) as server:
+def rclone_s3(directory: Path, issuer: Issuer | None = None) -> Generator[S3Address]:
+    with rclone_with_keys(directory, ("velro-access", "velro-secret"), issuer) as server:
         yield server.address
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import Refused, in_words
+from shared.tls import shows_certificate, trusting
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from shared.settings import LogSettings
@@ -30,10 +32,7 @@ _SEED: Final = re.compile(r"-BEGIN USER NKEY SEED-+\s+(SU[A-Z2-7]{56})\s+-+END U
 
 
 class AccessUnreadable(Refused):
-    """A file that should let us in holds nothing of the kind. The message names variable and file.
-
-    What was in the file is not shown.
-    """
+    """The credentials file holds none. The message names it, and not what is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,35 +90,29 @@ class NatsAccess:
     def login(self) -> dict[str, str]:
         """The user and password, or the token, of all addresses, as options of nats-py.
 
-        nats-py takes them from the address that it connects to. A cluster tells it more addresses,
-        and those have none.
+        nats-py takes them from the address that it connects to, as they stand there. A cluster
+        tells it more addresses, and those have none.
         """
         logins = {_login(url) for url in self.urls} - {""}
         if len(logins) != 1:
             return {}
         user, colon, password = logins.pop().partition(":")
-        return {"user": user, "password": password} if colon else {"token": user}
+        if not colon:
+            return {"token": unquote(user)}
+        return {"user": unquote(user), "password": unquote(password)}
 
     def tls(self) -> ssl.SSLContext | None:
         """How the server is to prove itself, where the settings say more than the system does.
 
         Raises:
-            AccessUnreadable: a file holds no certificate or no key.
+            CertificatesUnreadable: a file holds no certificate or no key.
         """
         if self.ca_file is None and self.cert_file is None:
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise _unreadable("VELRO_NATS_CA_FILE", self.ca_file, error) from error
+        context = trusting("VELRO_NATS_CA_FILE", self.ca_file)
         if self.cert_file is not None:
-            try:
-                context.load_cert_chain(self.cert_file, self.key_file)
-            except OSError as error:
-                named = f"{self.cert_file} and {self.key_file}"
-                raise _unreadable(
-                    "VELRO_NATS_CERT_FILE and VELRO_NATS_KEY_FILE", named, error
-                ) from error
+            variables = "VELRO_NATS_CERT_FILE and VELRO_NATS_KEY_FILE"
+            shows_certificate(context, variables, self.cert_file, self.key_file)
         return context
 
     def credentials(self) -> Credentials | None:
@@ -133,7 +126,9 @@ class NatsAccess:
         try:
             return _credentials_in(self.creds_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            raise _unreadable("VELRO_NATS_CREDS_FILE", self.creds_file, error) from error
+            raise AccessUnreadable(
+                f"VELRO_NATS_CREDS_FILE, {self.creds_file}: {in_words(error)}"
+            ) from error
 
 
 def _credentials_in(text: str) -> Credentials:
@@ -164,10 +159,6 @@ def _private_key(seed: str) -> Ed25519PrivateKey:
     if binascii.crc_hqx(held, 0) != int.from_bytes(checksum, "little"):
         raise ValueError("its seed is mistyped: the checksum in it is another one")
     return Ed25519PrivateKey.from_private_bytes(held[2:])
-
-
-def _unreadable(variable: str, file: Path | str | None, error: Exception) -> AccessUnreadable:
-    return AccessUnreadable(f"{variable}, {file}: {in_words(error)}")
 
 
 def _login(url: str) -> str:

@@ -52,7 +52,7 @@ async def connect(
 
     Raises:
         BrokerUnavailable: no server let us in.
-        AccessUnreadable: a file that should let us in holds nothing of the kind.
+        AccessUnreadable, CertificatesUnreadable: a file that should let us in does not.
     """
     if isinstance(access, str):
         access = NatsAccess((access,))
@@ -186,7 +186,7 @@ async def connected(
 
     Raises:
         BrokerUnavailable: no server let us in.
-        AccessUnreadable: a file that should let us in holds nothing of the kind.
+        AccessUnreadable, CertificatesUnreadable: a file that should let us in does not.
     """
     connection = await connect(access, name=name, timeout_s=timeout_s)
     try:

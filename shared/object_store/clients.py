@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import aioboto3
@@ -14,6 +15,7 @@ from botocore import handlers
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.credentials import S3Credentials
 from shared.object_store.failures import reason_of
+from shared.tls import trusting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -50,6 +52,7 @@ async def s3_clients(settings: S3Settings) -> AsyncGenerator[S3Clients]:
 
     Raises:
         KeysUnreadable: the settings name files of keys, which hold none.
+        CertificatesUnreadable: the file of the service's issuers holds none.
     """
     credentials = await S3Credentials.of(settings)
     botocore_session: Any = AioSession()
@@ -57,12 +60,13 @@ async def s3_clients(settings: S3Settings) -> AsyncGenerator[S3Clients]:
     session: Any = aioboto3.Session(botocore_session=botocore_session, region_name=settings.region)
     endpoint = str(settings.endpoint_url) if settings.endpoint_url else None
     public = str(settings.public_endpoint_url) if settings.public_endpoint_url else endpoint
+    # Seen first, for what botocore says of a file that holds none comes with every request.
+    trusting("VELRO_S3_CA_FILE", settings.ca_file)
+    new = partial(session.client, "s3", verify=settings.ca_file and str(settings.ca_file))
     async with (
-        session.client("s3", endpoint_url=endpoint, config=_config(settings)) as plain,
-        session.client(
-            "s3", endpoint_url=endpoint, config=_config(settings, sign_bodies=True)
-        ) as signing,
-        session.client("s3", endpoint_url=public, config=_config(settings)) as signer,
+        new(endpoint_url=endpoint, config=_config(settings)) as plain,
+        new(endpoint_url=endpoint, config=_config(settings, sign_bodies=True)) as signing,
+        new(endpoint_url=public, config=_config(settings)) as signer,
     ):
         for client in (plain, signing):
             # Botocore asks to be told to continue before it sends a file, and aiohttp waits for

@@ -14,17 +14,18 @@ from urllib.parse import unquote_plus
 # The bucket is our own, and expat has resolved no outside entity since Python 3.7.1.
 from xml.etree import ElementTree as ET
 
-import aiohttp
 from yarl import URL
 
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.failures import of_the_whole_bucket, within
 from shared.object_store.port import Listed, StoreFailed
+from shared.object_store.sessions import session
 from shared.object_store.wire import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import aiohttp
     from types_aiobotocore_s3 import S3Client
 
     from shared.object_store.settings import S3Settings
@@ -47,9 +48,9 @@ async def list_bucket(
         StoreFailed: the bucket gave no answer, or does not let us list it.
     """
     asked: dict[str, Any] = {"Bucket": settings.bucket, "Prefix": prefix, "EncodingType": "url"}
-    async with aiohttp.ClientSession() as session:
+    async with session(settings) as requests:
         while True:
-            page = await _page(session, client, settings, asked)
+            page = await _page(requests, client, settings, asked)
             if page.objects:
                 yield page.objects
             if page.next_page is None:
@@ -58,7 +59,7 @@ async def list_bucket(
 
 
 async def _page(
-    session: aiohttp.ClientSession,
+    requests: aiohttp.ClientSession,
     client: S3Client,
     settings: S3Settings,
     asked: dict[str, Any],
@@ -67,7 +68,7 @@ async def _page(
         "list_objects_v2", Params=asked, ExpiresIn=_SIGNED_FOR_S
     )
     with of_the_whole_bucket(settings):
-        async with within(settings.timeout_s), session.get(URL(url, encoded=True)) as response:
+        async with within(settings.timeout_s), requests.get(URL(url, encoded=True)) as response:
             body = await response.read()
         headers = {name.lower(): value for name, value in response.headers.items()}
         answer = Answer("ListObjectsV2", response.status, headers, body)

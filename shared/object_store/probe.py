@@ -9,7 +9,6 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import structlog
 from botocore.exceptions import ClientError
 from yarl import URL
@@ -20,6 +19,7 @@ from shared.object_store.checksums import ALGORITHMS, PARAMETERS, as_header, dig
 from shared.object_store.clients import s3_clients
 from shared.object_store.failures import of_the_whole_bucket, within
 from shared.object_store.port import StoreFailed
+from shared.object_store.sessions import session
 from shared.object_store.trailer import put_with_trailer
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class _Probe:
         try:
             async with (
                 within(self._settings.timeout_s),
-                aiohttp.ClientSession() as reader,
+                session(self._settings, outside=True) as reader,
                 reader.get(URL(signed, encoded=True)) as answer,
             ):
                 if await answer.read() == _BODY:

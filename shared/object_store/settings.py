@@ -16,6 +16,7 @@ class S3Settings(BaseSettings):
 
     Attributes:
         endpoint_url: the service; None: AWS itself.
+        ca_file: who has signed the service's certificate; the system's own where not set.
         public_endpoint_url: the same service as readers outside see it, for signed URLs.
         access_key, secret_key: the keys themselves; or:
         access_key_file, secret_key_file: files that hold them, as mounted secrets: read at start,
@@ -37,6 +38,7 @@ class S3Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VELRO_S3_", extra="ignore")
 
     endpoint_url: HttpUrl | None = None
+    ca_file: Annotated[Path | None, UnsetWhenEmpty] = None
     public_endpoint_url: HttpUrl | None = None
     region: NotEmpty = "us-east-1"
     access_key: str | None = None

@@ -11,11 +11,12 @@ import base64
 import zlib
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from yarl import URL
+
+from shared.object_store.sessions import session
 
 if TYPE_CHECKING:
     from shared.object_store.credentials import KeyPair
@@ -62,8 +63,8 @@ async def put_with_trailer(settings: S3Settings, keys: KeyPair, *, key: str, bod
     credentials = Credentials(keys.access_key, keys.secret_key)
     _TrailerAuth(credentials, "s3", settings.region).add_auth(request)
     async with (
-        aiohttp.ClientSession() as session,
-        session.put(
+        session(settings) as requests,
+        requests.put(
             URL(str(request.url), encoded=True), data=chunked, headers=dict(request.headers)
         ) as answer,
     ):

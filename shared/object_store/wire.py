@@ -24,6 +24,7 @@ from shared.http11.pool import HttpPool, Origin
 from shared.object_store.failures import reason_of, sentence_of
 from shared.object_store.port import StoreFailed
 from shared.object_store.signing import signed
+from shared.tls import trusting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -167,11 +168,18 @@ async def open_wire(clients: S3Clients, settings: S3Settings) -> AsyncGenerator[
 
 
 def wire_pool(settings: S3Settings) -> HttpPool:
-    """The connections that a wire sends over."""
+    """The connections that a wire sends over.
+
+    Raises:
+        CertificatesUnreadable: the file of the service's issuers holds none.
+    """
+    tls = trusting("VELRO_S3_CA_FILE", settings.ca_file)
+    tls.set_alpn_protocols(["http/1.1"])
     return HttpPool(
         max_connections=settings.max_connections,
         connect_within_s=min(_CONNECT_WITHIN_S, settings.timeout_s),
         silence_s=settings.timeout_s,
+        tls=tls,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
+import ssl
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +26,14 @@ from shared.object_store.port import Put, StoreFailed
 from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
 from shared.object_store.uploads import PART_BYTES
 from shared.object_store.wire import Answer, Wire, wire_pool
-from tests.object_stores import PNG, an_order, rclone_s3, settings_for
+from shared.tls import CertificatesUnreadable
+from tests.guarded_nats import Issuer
+from tests.object_stores import (
+    PNG,
+    an_order,
+    rclone_s3,
+    settings_for,
+)
 from velro.stack.seaweedfs import s3_client
 
 if TYPE_CHECKING:
@@ -45,19 +54,50 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[S3Addre
         yield address
 
 
-@pytest.fixture
-def rclone(rclone_server: S3Address) -> S3Address:
-    """An empty bucket for this test alone."""
-    address = replace(rclone_server, bucket=f"t{secrets.token_hex(6)}")
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer(tmp_path_factory.mktemp("issuer"))
+
+
+@pytest.fixture(scope="module")
+def rclone_over_tls(
+    tmp_path_factory: pytest.TempPathFactory, issuer: Issuer
+) -> Generator[S3Address]:
+    with rclone_s3(tmp_path_factory.mktemp("rclone-tls"), issuer) as address:
+        yield address
+
+
+def with_new_bucket(address: S3Address) -> S3Address:
+    """An empty bucket for one test alone."""
+    address = replace(address, bucket=f"t{secrets.token_hex(6)}")
     client = s3_client(address)
     client.create_bucket(Bucket=address.bucket)
     client.close()
     return address
 
 
-@pytest.fixture(params=["seaweedfs", "rclone"])
-def address(request: pytest.FixtureRequest, bucket: S3Address, rclone: S3Address) -> S3Address:
-    return bucket if request.param == "seaweedfs" else rclone
+@pytest.fixture
+def rclone(rclone_server: S3Address) -> S3Address:
+    return with_new_bucket(rclone_server)
+
+
+@pytest.fixture
+def encrypted(rclone_over_tls: S3Address, issuer: Issuer) -> S3Address:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_CA_BUNDLE", str(issuer.ca_file))  # for boto3 alone
+        return with_new_bucket(rclone_over_tls)
+
+
+@pytest.fixture(params=["bucket", "rclone", "encrypted"])
+def address(
+    request: pytest.FixtureRequest, bucket: S3Address, rclone: S3Address, encrypted: S3Address
+) -> S3Address:
+    return {"bucket": bucket, "rclone": rclone, "encrypted": encrypted}[request.param]
+
+
+@pytest.fixture
+def settings(address: S3Address, issuer: Issuer) -> S3Settings:
+    return settings_for(address, ca_file=issuer.ca_file)
 
 
 class CountingWire(Wire):
@@ -108,8 +148,8 @@ async def a_scene(settings: S3Settings) -> AsyncGenerator[Scene]:
 
 
 @pytest.fixture(params=["probed", "not probed"])
-async def scene(request: pytest.FixtureRequest, address: S3Address) -> AsyncGenerator[Scene]:
-    async with a_scene(settings_for(address)) as scene:
+async def scene(request: pytest.FixtureRequest, settings: S3Settings) -> AsyncGenerator[Scene]:
+    async with a_scene(settings) as scene:
         if request.param == "probed":
             await scene.store.learn()
         yield scene
@@ -197,12 +237,12 @@ async def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_error(
 
 
 async def test_bytes_that_changed_on_the_way_are_not_stored(
-    address: S3Address, tmp_path: Path
+    settings: S3Settings, tmp_path: Path
 ) -> None:
     order = an_order(tmp_path, PNG + b"meant")
     assert isinstance(order.path, Path)
     order.path.write_bytes(PNG + b"other")  # the disk lies: as many bytes, and not the same
-    async with s3_object_store(settings_for(address, verify="full")) as store:
+    async with s3_object_store(settings.model_copy(update={"verify": "full"})) as store:
         await store.learn()
         with pytest.raises(StoreFailed) as failed:
             await store.put(order)
@@ -255,13 +295,13 @@ async def test_a_large_file_goes_in_parts_and_is_one_object(scene: Scene, film: 
 
 
 async def test_what_was_sent_of_a_spent_file_is_cut_off_while_the_rest_is_sent(
-    address: S3Address, film: PutOrder, tmp_path: Path
+    settings: S3Settings, film: PutOrder, tmp_path: Path
 ) -> None:
     assert isinstance(film.path, Path)
     spent = tmp_path / "spent"
     spent.write_bytes(film.path.read_bytes())
     sizes: list[int] = []
-    async with a_scene(settings_for(address, parts_at_once=1)) as scene:
+    async with a_scene(settings.model_copy(update={"parts_at_once": 1})) as scene:
         await scene.store.delete(film.key)
         scene.wire.at_part = lambda: sizes.append(spent.stat().st_size)
         assert await scene.store.put(replace(film, path=spent, spent=True)) is Put.STORED
@@ -314,17 +354,28 @@ def stored(store: S3ObjectStore, order: PutOrder) -> StoredObject:
 
 
 async def test_a_signed_url_lets_a_reader_in_and_a_changed_one_does_not(
-    store: S3ObjectStore, tmp_path: Path
+    store: S3ObjectStore, issuer: Issuer, tmp_path: Path
 ) -> None:
     order = an_order(tmp_path, PNG + b"read me")
     await store.put(order)
     url = await store.url(stored(store, order))
-    async with aiohttp.ClientSession() as reader:
+    tls = ssl.create_default_context(cafile=issuer.ca_file)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as reader:
         async with reader.get(url) as answer:
             assert await answer.read() == PNG + b"read me"
             assert answer.content_type == "image/png"
         async with reader.get(url[:-4] + "0000") as answer:
             assert answer.status == 403
+
+
+async def test_issuers_that_cannot_be_read_are_told_by_their_variable(
+    bucket: S3Address, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("none")
+    with pytest.raises(CertificatesUnreadable, match=re.escape(f"VELRO_S3_CA_FILE, {file}: ")):
+        async with s3_object_store(settings_for(bucket, ca_file=file)):
+            pass
 
 
 async def test_a_public_url_is_below_its_base(bucket: S3Address, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from shared.messaging.access import AccessUnreadable, NatsAccess
 from shared.settings import BadSettings, LogSettings, loaded
+from shared.tls import CertificatesUnreadable
 from tests.guarded_nats import Issuer, Tenant
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_a_jwt_of_nonsense_is_told_and_not_shown(tmp_path: Path, text: str) -> N
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(AccessUnreadable, match=r"VELRO_NATS_CREDS_FILE, .*No such file"):
         NatsAccess(("nats://x",), creds_file=tmp_path / "nowhere").credentials()
-    with pytest.raises(AccessUnreadable, match=r"VELRO_NATS_CA_FILE, .*No such file"):
+    with pytest.raises(CertificatesUnreadable, match=r"VELRO_NATS_CA_FILE, .*No such file"):
         NatsAccess(("nats://x",), ca_file=tmp_path / "nowhere").tls()
 
 
@@ -103,7 +104,7 @@ def test_a_certificate_of_another_key_is_told(tmp_path: Path) -> None:
     certificate, _ = issuer.issue("one")
     _, key = issuer.issue("other")
     access = NatsAccess(("tls://x",), ca_file=issuer.ca_file, cert_file=certificate, key_file=key)
-    with pytest.raises(AccessUnreadable, match=r"VELRO_NATS_CERT_FILE and VELRO_NATS_KEY_FILE"):
+    with pytest.raises(CertificatesUnreadable, match="VELRO_NATS_CERT_FILE and VELRO_"):
         access.tls()
 
 
@@ -113,6 +114,7 @@ def test_a_certificate_of_another_key_is_told(tmp_path: Path) -> None:
         (["nats://h:4222"], "nats://h:4222", {}),
         (["h:4222"], "h:4222", {}),
         (["tls://u:p@ss@h:1"], "tls://h:1", {"user": "u", "password": "p@ss"}),
+        (["nats://u:%70%2F%3A@h"], "nats://h", {"user": "u", "password": "p/:"}),
         (["nats://a-token@h"], "nats://h", {"token": "a-token"}),
         (["u:p@h:1"], "h:1", {"user": "u", "password": "p"}),
         (["nats://u:p@h", "nats://g"], "nats://h, nats://g", {"user": "u", "password": "p"}),
