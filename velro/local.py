@@ -39,6 +39,7 @@ _ENTRY_TO: Final = {
         "VELRO_S3_SECRET_KEY",
         "VELRO_S3_ACCESS_KEY_FILE",
         "VELRO_S3_SECRET_KEY_FILE",
+        "VELRO_S3_AWS_CREDENTIALS",
         "VELRO_S3_CA_FILE",
     ),
 }

@@ -1,4 +1,4 @@
-"""The keys to the bucket: values from the environment, or files that may change while we run."""
+"""The keys to the bucket: values from the environment, files that may change, or a role's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from aiobotocore.credentials import AioCredentials
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 
 from shared.errors import Refused
 
@@ -26,15 +28,16 @@ _BETWEEN_READINGS_S: Final = 0.05
 
 
 class KeysUnreadable(Refused):
-    """The files with the bucket's keys do not hold a pair."""
+    """There is no pair of keys where the settings say that one is."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """What requests are signed with."""
+    """What requests are signed with; `token` goes along with a role's."""
 
     access_key: str
     secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +54,26 @@ class S3Credentials:
         version: how many pairs there have been: what a request that is under way was signed with.
     """
 
-    def __init__(self, pair: KeyPair, files: _Files | None) -> None:
-        self.for_clients = AioCredentials(pair.access_key, pair.secret_key)
+    def __init__(
+        self, pair: KeyPair, files: _Files | None, role: AioCredentials | None = None
+    ) -> None:
+        self.for_clients = role or AioCredentials(pair.access_key, pair.secret_key)
         self.version = 0
         self._pair = pair
         self._files = files
+        self._role = role
         self._reading = asyncio.Lock()
 
     @classmethod
     async def of(cls, settings: S3Settings) -> S3Credentials:
-        """The pair that the settings hold, or that the files hold which they name.
+        """The pair that the settings hold, or that is where they say.
 
         Raises:
-            KeysUnreadable: a file is missing or holds no key.
+            KeysUnreadable: a file is missing or holds no key, or AWS gives none.
         """
+        if settings.aws_credentials:
+            role = await _role()
+            return cls(await _pair_of(role), None, role)
         if settings.access_key_file is not None and settings.secret_key_file is not None:
             files = _Files(settings.access_key_file, settings.secret_key_file)
             return cls(await _stable_pair(files), files)
@@ -72,10 +81,13 @@ class S3Credentials:
         assert settings.secret_key is not None, "the settings see to it"
         return cls(KeyPair(settings.access_key, settings.secret_key.get_secret_value()), None)
 
-    @property
-    def pair(self) -> KeyPair:
-        """What is signed with now."""
-        return self._pair
+    async def pair(self) -> KeyPair:
+        """What is signed with now; a role's is fetched anew before it ends.
+
+        Raises:
+            BotoCoreError: it has ended, and AWS gives no other.
+        """
+        return self._pair if self._role is None else await _pair_of(self._role)
 
     @property
     def from_files(self) -> bool:
@@ -100,6 +112,24 @@ class S3Credentials:
             self.for_clients.access_key = pair.access_key
             self.for_clients.secret_key = pair.secret_key
             log.info("bucket_keys_changed", access_key=f"{pair.access_key[:4]}…")
+
+
+async def _role() -> AioCredentials:
+    why = "variables AWS_…, a profile, the role of a pod, a container or a machine: none is here"
+    try:
+        found: AioCredentials | None = await AioSession().get_credentials()
+    except BotoCoreError as error:
+        found, why = None, str(error)
+    if found is None:
+        raise KeysUnreadable(f"VELRO_S3_AWS_CREDENTIALS is set, and AWS gives no keys: {why}")
+    return found
+
+
+async def _pair_of(role: AioCredentials) -> KeyPair:
+    frozen = await role.get_frozen_credentials()
+    assert frozen.access_key is not None, "what botocore calls credentials has both"
+    assert frozen.secret_key is not None, "see above"
+    return KeyPair(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 async def _stable_pair(files: _Files) -> KeyPair:

@@ -174,7 +174,7 @@ class _Probe:
         key = self._key("trailer")
         async with within(self._settings.timeout_s):
             status = await put_with_trailer(
-                self._settings, self._clients.credentials.pair, key=key, body=_BODY
+                self._settings, await self._clients.credentials.pair(), key=key, body=_BODY
             )
         if status == 200 and await self._read("trailer") == _BODY:  # noqa: PLR2004 - HTTP
             return True

@@ -19,6 +19,8 @@ class S3Settings(BaseSettings):
         ca_file: who has signed the service's certificate; the system's own where not set.
         public_endpoint_url: the same service as readers outside see it, for signed URLs.
         access_key, secret_key: the keys themselves; or:
+        aws_credentials: they are what AWS' own chain finds: `AWS_…` variables, a profile, or the
+            role of a pod, a container or a machine, whose keys are new every few hours; or:
         access_key_file, secret_key_file: files that hold them, as mounted secrets: read at start,
             on SIGHUP, and when the service refuses what they held.
         url_mode: how objects are read: by URLs signed for a while, or below a public base.
@@ -45,6 +47,7 @@ class S3Settings(BaseSettings):
     secret_key: SecretStr | None = None
     access_key_file: Annotated[Path | None, UnsetWhenEmpty] = None
     secret_key_file: Annotated[Path | None, UnsetWhenEmpty] = None
+    aws_credentials: Annotated[bool | None, UnsetWhenEmpty] = None
     bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")] = "media"
     url_mode: Literal["signed", "public"] = "signed"
     public_base_url: HttpUrl | None = None
@@ -61,11 +64,11 @@ class S3Settings(BaseSettings):
     def _one_pair_of_keys(self) -> Self:
         values = (self.access_key, self.secret_key and self.secret_key.get_secret_value())
         files = (self.access_key_file, self.secret_key_file)
-        if all(values) and not any(files):
-            return self
-        if all(files) and not any(values):
+        given = [pair for pair in (values, files, (self.aws_credentials,)) if any(pair)]
+        if len(given) == 1 and all(given[0]):
             return self
         raise ValueError(
             "the bucket needs one pair of keys: give VELRO_S3_ACCESS_KEY and VELRO_S3_SECRET_KEY, "
-            "or VELRO_S3_ACCESS_KEY_FILE and VELRO_S3_SECRET_KEY_FILE"
+            "or VELRO_S3_ACCESS_KEY_FILE and VELRO_S3_SECRET_KEY_FILE, or say "
+            "VELRO_S3_AWS_CREDENTIALS=true for the role that AWS gives"
         )

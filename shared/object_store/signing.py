@@ -50,6 +50,8 @@ def signed(
     at = now.strftime("%Y%m%dT%H%M%SZ")
     day = at[:8]
     sent = {**headers, "X-Amz-Date": at, "X-Amz-Content-SHA256": sha256}
+    if keys.token is not None:
+        sent["X-Amz-Security-Token"] = keys.token
     canonical = {name.lower(): " ".join(value.split()) for name, value in sent.items()}
     canonical["host"] = authority
     names = sorted(canonical)

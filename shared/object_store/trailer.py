@@ -60,7 +60,7 @@ async def put_with_trailer(settings: S3Settings, keys: KeyPair, *, key: str, bod
             "x-amz-trailer": "x-amz-checksum-crc32",
         },
     )
-    credentials = Credentials(keys.access_key, keys.secret_key)
+    credentials = Credentials(keys.access_key, keys.secret_key, keys.token)
     _TrailerAuth(credentials, "s3", settings.region).add_auth(request)
     async with (
         session(settings) as requests,

@@ -140,7 +140,7 @@ class Wire:
             query,
             headers=headers,
             sha256=sha256,
-            keys=self._clients.credentials.pair,
+            keys=await self._clients.credentials.pair(),
             region=self._settings.region,
             now=datetime.now(UTC),
         )

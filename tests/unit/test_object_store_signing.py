@@ -40,9 +40,17 @@ class _Signer(auth.S3SigV4Auth):
     headers=st.dictionaries(names, values, max_size=5),
     query=st.sampled_from(["", "partNumber=2&uploadId=a%2Bb", "uploads"]),
     secret=st.text(min_size=1, max_size=8),
+    token=st.none() | st.from_regex(r"\A[A-Za-z0-9/+=]{1,20}\Z"),
 )
 def test_a_signature_is_the_one_that_botocore_makes(
-    endpoint: str, *, method: str, key: str, headers: dict[str, str], query: str, secret: str
+    endpoint: str,
+    *,
+    method: str,
+    key: str,
+    headers: dict[str, str],
+    query: str,
+    secret: str,
+    token: str | None,
 ) -> None:
     path = f"/media/{quote(key, safe='/~')}"
     sha256 = hashlib.sha256(key.encode()).hexdigest()
@@ -53,16 +61,17 @@ def test_a_signature_is_the_one_that_botocore_makes(
         query,
         headers=headers,
         sha256=sha256,
-        keys=KeyPair("access", secret),
+        keys=KeyPair("access", secret, token),
         region="eu-north-1",
         now=NOW,
     )
-    signer = _Signer(Credentials("access", secret), "s3", "eu-north-1")
+    signer = _Signer(Credentials("access", secret, token), "s3", "eu-north-1")
     signer.body = sha256
     url = f"{endpoint}{path}{'?' if query else ''}{query}"
     request = AWSRequest(method=method, url=url, headers=dict(headers))
     at_that_time(lambda: signer.add_auth(request))
     assert ours["Authorization"] == request.headers["Authorization"]
+    assert ours.get("X-Amz-Security-Token") == request.headers["X-Amz-Security-Token"] == token
 
 
 def at_that_time(do: Callable[[], None]) -> None:
