@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 # How long requests under way may take to end: watchers are cut off and come back.
 _SHUTDOWN_S: Final = 2
 # What the rest of a process opens: connections to servers and sources, spool files.
-_OTHER_FILES: Final = 512
+_OTHER_FILES: Final = 1000
 _TOLD_EVERY_S: Final = 60.0
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\n"
@@ -145,17 +145,19 @@ class _Connection(H11Protocol):
 
 
 def _limits_here() -> ConnectionLimits:
-    """As many connections as this process may open files, which are as many as the system lets it.
+    """As many connections as there may be, where this process may open as many files.
 
-    What a shell or a container gives by default is 1,024 often enough, and a process that cannot
-    open one more neither answers nor stores.
+    What a shell or a container gives by default is 1,024 often enough, and may be raised by the
+    process itself. One that cannot open one more neither answers nor stores.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     limits = ConnectionLimits()
-    if hard == resource.RLIM_INFINITY or hard >= limits.most + _OTHER_FILES:
-        return limits
-    return ConnectionLimits(most=max(hard - _OTHER_FILES, hard // 2))
+    wanted = limits.most + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        limits = ConnectionLimits(most=max(soft - _OTHER_FILES, soft // 2))
+    return limits
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from shared.errors import Refused, in_words
+from shared.errors import Refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,8 @@ def trusting(variable: str, ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise CertificatesUnreadable(f"{variable}, {ca_file}: {in_words(error)}") from error
+        said = error.strerror or error
+        raise CertificatesUnreadable(f"{variable}, {ca_file}: {said}") from error
 
 
 def shows_certificate(
@@ -38,6 +39,5 @@ def shows_certificate(
     try:
         context.load_cert_chain(cert_file, key_file)
     except OSError as error:
-        raise CertificatesUnreadable(
-            f"{variables}, {cert_file} and {key_file}: {in_words(error)}"
-        ) from error
+        said = error.strerror or error
+        raise CertificatesUnreadable(f"{variables}, {cert_file} and {key_file}: {said}") from error

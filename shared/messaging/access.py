@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ValidationError
 
-from shared.errors import Refused, in_words
+from shared.errors import Refused
 from shared.tls import shows_certificate, trusting
 
 if TYPE_CHECKING:
@@ -125,10 +125,11 @@ class NatsAccess:
             return None
         try:
             return _credentials_in(self.creds_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            raise AccessUnreadable(
-                f"VELRO_NATS_CREDS_FILE, {self.creds_file}: {in_words(error)}"
-            ) from error
+        except OSError as error:
+            said = error.strerror or error
+            raise AccessUnreadable(f"VELRO_NATS_CREDS_FILE, {self.creds_file}: {said}") from error
+        except ValueError as error:  # as UnicodeDecodeError is
+            raise AccessUnreadable(f"VELRO_NATS_CREDS_FILE, {self.creds_file}: {error}") from error
 
 
 def _credentials_in(text: str) -> Credentials:

@@ -60,8 +60,9 @@ async def s3_clients(settings: S3Settings) -> AsyncGenerator[S3Clients]:
     session: Any = aioboto3.Session(botocore_session=botocore_session, region_name=settings.region)
     endpoint = str(settings.endpoint_url) if settings.endpoint_url else None
     public = str(settings.public_endpoint_url) if settings.public_endpoint_url else endpoint
-    # Seen first, for what botocore says of a file that holds none comes with every request.
-    trusting("VELRO_S3_CA_FILE", settings.ca_file)
+    if settings.ca_file is not None:
+        # Seen first, for what botocore says of a file that holds none comes with every request.
+        trusting("VELRO_S3_CA_FILE", settings.ca_file)
     new = partial(session.client, "s3", verify=settings.ca_file and str(settings.ca_file))
     async with (
         new(endpoint_url=endpoint, config=_config(settings)) as plain,

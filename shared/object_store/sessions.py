@@ -23,6 +23,8 @@ def session(settings: S3Settings, *, outside: bool = False) -> aiohttp.ClientSes
     Raises:
         CertificatesUnreadable: the file of the service's issuers holds none.
     """
+    if settings.ca_file is None:
+        return aiohttp.ClientSession()
     tls = trusting("VELRO_S3_CA_FILE", settings.ca_file)
     if outside:
         tls.load_default_certs()

@@ -27,6 +27,7 @@ from shared.object_store.signing import signed
 from shared.tls import trusting
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Mapping
 
     from shared.http11.pool import Body
@@ -173,8 +174,10 @@ def wire_pool(settings: S3Settings) -> HttpPool:
     Raises:
         CertificatesUnreadable: the file of the service's issuers holds none.
     """
-    tls = trusting("VELRO_S3_CA_FILE", settings.ca_file)
-    tls.set_alpn_protocols(["http/1.1"])
+    tls: ssl.SSLContext | None = None
+    if settings.ca_file is not None:
+        tls = trusting("VELRO_S3_CA_FILE", settings.ca_file)
+        tls.set_alpn_protocols(["http/1.1"])
     return HttpPool(
         max_connections=settings.max_connections,
         connect_within_s=min(_CONNECT_WITHIN_S, settings.timeout_s),

@@ -149,5 +149,6 @@ def test_there_are_no_more_connections_than_files_may_be_open() -> None:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
     assert most(256, 1024) == "512 1024 1024"
-    assert most(256, 600) == "300 600 600"
-    assert most(256, 4600) == "4000 4600 4600"
+    assert most(256, 4600) == "3600 4600 4600"
+    assert most(256, 9000) == "4000 5000 9000"
+    assert most(6000, 9000) == "4000 6000 9000"
