@@ -245,7 +245,7 @@ def _run_policy(settings: GenerationSettings) -> RunPolicy:
 
 async def _object_url(store: S3ObjectStore, bucket: S3Settings, stored: StoredObject) -> ObjectUrl:
     signed = bucket.url_mode == "signed"
-    expires_at = now() + timedelta(seconds=bucket.signed_url_ttl_s) if signed else None
+    expires_at = now() + timedelta(seconds=bucket.urls_live_s) if signed else None
     return ObjectUrl(await store.url(stored), expires_at)
 
 

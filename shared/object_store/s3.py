@@ -178,7 +178,7 @@ class S3ObjectStore:
         return await self._clients.signer.generate_presigned_url(
             "get_object",
             Params={"Bucket": stored.bucket, "Key": stored.key},
-            ExpiresIn=self._settings.signed_url_ttl_s,
+            ExpiresIn=self._settings.urls_live_s,
         )
 
     async def drained(self) -> None:

@@ -60,6 +60,14 @@ class S3Settings(BaseSettings):
     min_bytes_per_s: BytesPerSecond = 100_000.0
     stale_upload_s: Seconds = 86_400.0
 
+    @property
+    def urls_live_s(self) -> int:
+        """How long a signed URL works for certain: no longer than what it was signed with.
+
+        botocore fetches a role's keys anew ten minutes before they end, at the latest.
+        """
+        return min(self.signed_url_ttl_s, 600) if self.aws_credentials else self.signed_url_ttl_s
+
     @model_validator(mode="after")
     def _one_pair_of_keys(self) -> Self:
         values = (self.access_key, self.secret_key and self.secret_key.get_secret_value())
