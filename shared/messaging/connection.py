@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,7 +57,8 @@ async def connect(
     """
     if isinstance(access, str):
         access = NatsAccess((access,))
-    options |= _entry(access)
+    credentials = access.credentials()
+    options |= _entry(access, credentials)
     client = DeliveringClient()
     news = _News(client, name)
     try:
@@ -79,6 +81,7 @@ async def connect(
             await client.close()
         raise BrokerUnavailable(
             f"no connection to {access} within {timeout_s:g} s: {in_words(news.last or error)}"
+            + _expired(credentials)
         ) from error
     return client
 
@@ -116,12 +119,21 @@ class _News:
         _log.info("nats_closed", connection=self.name)
 
 
-def _entry(access: NatsAccess) -> dict[str, Any]:
+def _expired(credentials: Credentials | None) -> str:
+    at = credentials and credentials.expires_at
+    if at is None or at > datetime.now(UTC):
+        return ""
+    return (
+        f" (the file of VELRO_NATS_CREDS_FILE holds credentials that expired at {at.isoformat()})"
+    )
+
+
+def _entry(access: NatsAccess, credentials: Credentials | None) -> dict[str, Any]:
     """What lets us in, as options of nats-py."""
     options: dict[str, Any] = dict(access.login())
     if (tls := access.tls()) is not None:
         options["tls"] = tls
-    if access.credentials() is not None:
+    if credentials is not None:
         options |= {
             "user_jwt_cb": partial(_jwt, access),
             "signature_cb": partial(_signed, access),

@@ -129,6 +129,11 @@ async def test_credentials_let_in_and_are_read_again_when_the_connection_is_made
         with pytest.raises(BrokerUnavailable, match="Authorization"):
             await let_in(access, timeout_s=1)
 
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        file.write_text(tenant.credentials(expires_at=yesterday))
+        with pytest.raises(BrokerUnavailable, match=f"expired at {yesterday:%Y-%m-%d}"):
+            await let_in(access, timeout_s=1)
+
         # The server ends what has expired.
         file.write_text(tenant.credentials(expires_at=datetime.now(UTC) + timedelta(seconds=3)))
         with capture_logs() as lines:
