@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from aiohttp import web
 
+from shared.contracts.facts import StoredObject
 from shared.object_store.keys import object_key
 from shared.object_store.port import PutOrder
 from shared.object_store.settings import S3Settings
@@ -46,6 +47,17 @@ def an_order(folder: Path, body: bytes = PNG + b"one", *, index: int = 0) -> Put
         sha256=sha256,
         media_type="image/png",
         metadata={"generation-id": "generation-1", "output-index": str(index)},
+    )
+
+
+def as_stored(bucket: str, order: PutOrder) -> StoredObject:
+    """What an event says of an order that was put."""
+    return StoredObject(
+        bucket=bucket,
+        key=order.key,
+        size_bytes=order.size_bytes,
+        sha256=order.sha256,
+        media_type=order.media_type,
     )
 
 

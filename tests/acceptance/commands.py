@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from velro.stack import state
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 _BIN = Path(sys.executable).parent
 
@@ -53,6 +56,18 @@ class Command:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+
+@contextmanager
+def running(command: Command) -> Generator[Command]:
+    """All of Velro, up on the command's directory, and nothing of it left afterwards."""
+    up = command.run("up", "--detach", deadline_s=90)
+    assert up.returncode == 0, up.stdout + up.stderr
+    try:
+        yield command
+    finally:
+        command.run("down", deadline_s=90)
+        assert state.living(command.directory / "local") == []
 
 
 def wait_until(true: Callable[[], bool], *, deadline_s: float) -> None:

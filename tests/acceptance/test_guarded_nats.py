@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.commands import Command, wait_until
+from tests.acceptance.commands import Command, running, wait_until
 from tests.guarded_nats import Configured, Issuer, Tenant, configured_nats, speaking_tls
-from velro.stack import state
 from velro.stack.nats import answer_of, answers
 
 if TYPE_CHECKING:
@@ -45,13 +44,8 @@ def velro(room: Path, tenant: Tenant, nats: Configured) -> Generator[Command]:
         "VELRO_NATS_CA_FILE": str(room / "ca.pem"),
         "VELRO_NATS_CREDS_FILE": str(room / "velro.creds"),
     }
-    up = command.run("up", "--detach", deadline_s=90)
-    assert up.returncode == 0, up.stdout + up.stderr
-    try:
+    with running(command):
         yield command
-    finally:
-        command.run("down", deadline_s=90)
-        assert state.living(command.directory / "local") == []
 
 
 def ended(velro: Command, *words: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shared.messaging.connection import connected
-from tests.acceptance.commands import Command, wait_until
+from tests.acceptance.commands import Command, running, wait_until
 from velro.local import Local
 from velro.stack import state
 
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def velro(tmp_path: Path) -> Generator[Command]:
-    command = Command(tmp_path)
-    up = command.run("up", "--detach", deadline_s=90)
-    assert up.returncode == 0, up.stdout + up.stderr
-    try:
+    with running(Command(tmp_path)) as command:
         yield command
-    finally:
-        command.run("down", deadline_s=90)
-        assert state.living(command.directory / "local") == []
 
 
 pytestmark = pytest.mark.timeout(180)

@@ -13,10 +13,9 @@ from shared.contracts.envelope import Context, seal
 from shared.contracts.subjects import Subjects
 from shared.event_log.jetstream import JetStreamLog
 from shared.messaging.connection import connected
-from tests.acceptance.commands import Command, wait_until
+from tests.acceptance.commands import Command, running, wait_until
 from tests.generation_events import CANCELLED, NOON, REQUESTED, STARTED, SUBMITTED
 from velro.local import Local
-from velro.stack import state
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,14 +29,8 @@ DAYS = "0.000006"
 
 @pytest.fixture
 def velro(tmp_path: Path) -> Generator[Command]:
-    command = Command(tmp_path)
-    up = command.run("up", "--detach", deadline_s=90)
-    assert up.returncode == 0, up.stdout + up.stderr
-    try:
+    with running(Command(tmp_path)) as command:
         yield command
-    finally:
-        command.run("down", deadline_s=90)
-        assert state.living(command.directory / "local") == []
 
 
 def ended(velro: Command, *words: str, environment: dict[str, str] | None = None) -> str:

@@ -12,10 +12,9 @@ import pytest
 from shared.object_store.port import Held, PutOrder
 from shared.object_store.s3 import s3_object_store
 from shared.postgres.connecting import close, connect
-from tests.acceptance.commands import Command, wait_until
+from tests.acceptance.commands import Command, running, wait_until
 from tests.object_stores import settings_for
 from velro.local import Local
-from velro.stack import state
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,14 +25,8 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture
 def velro(tmp_path: Path) -> Generator[Command]:
-    command = Command(tmp_path)
-    up = command.run("up", "--detach", deadline_s=90)
-    assert up.returncode == 0, up.stdout + up.stderr
-    try:
+    with running(Command(tmp_path)) as command:
         yield command
-    finally:
-        command.run("down", deadline_s=90)
-        assert state.living(command.directory / "local") == []
 
 
 def shown(velro: Command, generation_id: str) -> dict[str, Any]:

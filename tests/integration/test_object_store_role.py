@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from shared.contracts.facts import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.credentials import KeysUnreadable
 from shared.object_store.port import Put, StoreFailed
-from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
+from shared.object_store.s3 import SINGLE_PUT_BYTES, s3_object_store
 from shared.object_store.settings import S3Settings
-from tests.object_stores import PNG, an_order, rclone_with_keys
+from tests.object_stores import PNG, an_order, as_stored, rclone_with_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
-
-    from shared.object_store.port import PutOrder
 
 
 @pytest.fixture(autouse=True)
@@ -74,16 +71,6 @@ async def handed_out(role: Role, monkeypatch: pytest.MonkeyPatch) -> AsyncGenera
         await runner.cleanup()
 
 
-def stored_as(store: S3ObjectStore, order: PutOrder) -> StoredObject:
-    return StoredObject(
-        bucket=store.bucket,
-        key=order.key,
-        size_bytes=order.size_bytes,
-        sha256=order.sha256,
-        media_type=order.media_type,
-    )
-
-
 async def test_what_a_role_hands_out_is_signed_with_until_it_hands_out_other_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +85,7 @@ async def test_what_a_role_hands_out_is_signed_with_until_it_hands_out_other_key
             order = an_order(tmp_path, PNG + b"of a role")
             assert await store.put(order) is Put.STORED
             # No longer than the keys are certain to live.
-            assert "X-Amz-Expires=600&" in await store.url(stored_as(store, order))
+            assert "X-Amz-Expires=600&" in await store.url(as_stored(store.bucket, order))
 
             role.keys = ("second-access", "second-secret")
             server.change_keys(role.keys)

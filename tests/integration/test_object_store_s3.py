@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from shared.contracts.facts import StoredObject
 from shared.contracts.reasons import ReasonCode
 from shared.media.hashes import Hashes
 from shared.object_store.clients import S3Clients, s3_clients
@@ -31,6 +30,7 @@ from tests.guarded_nats import Issuer
 from tests.object_stores import (
     PNG,
     an_order,
+    as_stored,
     rclone_s3,
     settings_for,
 )
@@ -343,22 +343,12 @@ async def test_uploads_that_a_dead_process_left_are_swept_and_no_others(scene: S
         )
 
 
-def stored(store: S3ObjectStore, order: PutOrder) -> StoredObject:
-    return StoredObject(
-        bucket=store.bucket,
-        key=order.key,
-        size_bytes=order.size_bytes,
-        sha256=order.sha256,
-        media_type=order.media_type,
-    )
-
-
 async def test_a_signed_url_lets_a_reader_in_and_a_changed_one_does_not(
     store: S3ObjectStore, issuer: Issuer, tmp_path: Path
 ) -> None:
     order = an_order(tmp_path, PNG + b"read me")
     await store.put(order)
-    url = await store.url(stored(store, order))
+    url = await store.url(as_stored(store.bucket, order))
     tls = ssl.create_default_context(cafile=issuer.ca_file)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as reader:
         async with reader.get(url) as answer:
@@ -382,5 +372,5 @@ async def test_a_public_url_is_below_its_base(bucket: S3Address, tmp_path: Path)
     public = settings_for(bucket, url_mode="public", public_base_url="https://cdn.example/media/")
     async with s3_object_store(public) as store:
         order = an_order(tmp_path)
-        url = urlsplit(await store.url(stored(store, order)))
+        url = urlsplit(await store.url(as_stored(store.bucket, order)))
     assert (url.netloc, url.path) == ("cdn.example", f"/media/{order.key}")
