@@ -7,7 +7,9 @@ import errno
 import logging
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -95,6 +97,12 @@ def telling_of_full_disks() -> Generator[None]:
             yield
         finally:
             sys.stdout.flush()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        told = f"what is kept aside meanwhile finds no room in {tempfile.gettempdir()}: {error}"
+        typer.echo(f"{told}; TMPDIR names another place", err=True)
+        raise SystemExit(EXIT_TRY_LATER) from error
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}:
             raise

@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic import ValidationError
 from yarl import URL
@@ -110,6 +110,14 @@ class Imported:
     rejected: int = 0
 
 
+class Seen(Protocol):
+    """Which ids were met before, each with a hash of its row; a dict will do for a few."""
+
+    def setdefault(self, row_id: str, row: int, /) -> int:
+        """The hash that this id was met with first, which is this one where it is new."""
+        ...
+
+
 class Importer:
     """Makes additions to the log out of rows, and tells of every row that it leaves out."""
 
@@ -117,10 +125,9 @@ class Importer:
         self._wishes = wishes
         self._now = now
 
-    async def plan(self, source: AsyncIterable[Found]) -> Plan:
-        """Read everything, and count."""
+    async def plan(self, source: AsyncIterable[Found], seen: Seen) -> Plan:
+        """Read everything, and count; `seen` is empty."""
         plan = Plan()
-        seen: dict[str, int] = {}
         async for found in source:
             plan.rows += 1
             match self._read(found, seen):
@@ -137,18 +144,18 @@ class Importer:
     async def publish(
         self,
         source: AsyncIterable[Found],
+        seen: Seen,
         log: EventLog,
         reject: Callable[[Rejected], None],
     ) -> AsyncGenerator[Imported, None]:
         """Append every row that needs storing; yields how far it is, after each batch.
 
-        A repeat writes nothing twice. Close the generator (`contextlib.aclosing`).
+        A repeat writes nothing twice. `seen` is empty. Close the generator (`contextlib.aclosing`).
 
         Raises:
             The same as `EventLog.append_all`.
         """
         done = Imported()
-        seen: dict[str, int] = {}
         in_flight: deque[tuple[str, Found]] = deque()
 
         def refuse(rejected: Rejected) -> None:
@@ -179,8 +186,8 @@ class Importer:
                 yield done
         yield done
 
-    def _read(self, found: Found, seen: dict[str, int]) -> Row | Rejected | None:
-        """The row; None where it needs no storing. `seen` has a hash of each row so far, by id."""
+    def _read(self, found: Found, seen: Seen) -> Row | Rejected | None:
+        """The row; None where it needs no storing."""
         values = found.values
         if values is None:
             return Rejected(found.number, found.unreadable, None)
@@ -198,7 +205,7 @@ class Importer:
             return Rejected(found.number, refusal, values)
         return row
 
-    def _refusal(self, row: Row, seen: dict[str, int]) -> str | None:
+    def _refusal(self, row: Row, seen: Seen) -> str | None:
         dies_at = self._dies_at(row)
         if row.created_at > self._now + _MAX_AHEAD:
             return f"created_at: {row.created_at:%Y-%m-%d %H:%M} UTC is in the future"

@@ -13,6 +13,7 @@ from shared.errors import VelroError
 from shared.printing import printer
 from shared.program import on_signals
 from storage_svc.adapters.import_sources import rows_of_file, rows_of_postgres
+from storage_svc.adapters.rows_seen import rows_seen
 from storage_svc.adapters.terminal import print_json
 from storage_svc.adapters.terminal_import import print_import_plan, print_imported
 from storage_svc.application.importing import Importer
@@ -90,9 +91,9 @@ async def import_rows(
     watched = printer(stderr=True) if as_json else console
     importer = Importer(wishes, now=now())
     async with _source(given) as rows:
-        with watched.status("reading every row"):
+        with watched.status("reading every row"), rows_seen() as seen:
             async with aclosing(rows()) as found:
-                plan = await importer.plan(found)
+                plan = await importer.plan(found, seen)
         if not as_json:
             print_import_plan(console, plan, now=now())
         if dry_run:
@@ -143,11 +144,11 @@ async def _published(
         console=console,
     )
     async with log_of(settings) as log:
-        with progress:
+        with progress, rows_seen() as seen:
             task = progress.add_task("", total=total)
             async with (
                 aclosing(until_interrupted()) as source,
-                aclosing(importer.publish(source, log, rejects.add)) as published,
+                aclosing(importer.publish(source, seen, log, rejects.add)) as published,
             ):
                 done = await anext(published)
                 async for done in published:

@@ -17,6 +17,7 @@ from shared.contracts.generation_events import (
 )
 from shared.event_log.memory import MemoryLog
 from shared.event_log.port import NOTHING_YET
+from storage_svc.adapters.rows_seen import rows_seen
 from storage_svc.adapters.terminal_import import print_import_plan
 from storage_svc.application.import_rows import Found, Rejected
 from storage_svc.application.importing import Imported, Importer, Wishes
@@ -46,7 +47,7 @@ async def imported(
     log = log or MemoryLog()
     rejected: list[Rejected] = []
     importer = Importer(wishes or Wishes(), now=NOW)
-    done = [one async for one in importer.publish(found(*rows), log, rejected.append)][-1]
+    done = [one async for one in importer.publish(found(*rows), {}, log, rejected.append)][-1]
     return log, rejected, done
 
 
@@ -202,7 +203,7 @@ async def test_what_was_made_in_the_future_is_rejected() -> None:
 
 async def test_the_plan_says_why_the_first_rows_cannot_be_imported() -> None:
     bad = [row(id=f"g{number}", output_urls=["ftp://a/b"]) for number in range(8)]
-    plan = await Importer(Wishes(), now=NOW).plan(found(row(), *bad))
+    plan = await Importer(Wishes(), now=NOW).plan(found(row(), *bad), {})
     assert [number for number, _ in plan.first_rejected] == [2, 3, 4, 5, 6]
     assert "'ftp://a/b' is no http or https URL" in plan.first_rejected[0][1]
     console = Console(width=80, record=True, file=StringIO())
@@ -225,10 +226,21 @@ async def test_the_plan_counts_what_would_be_done() -> None:
             row(id="g3", created_at="2026-01-01 00:00:00"),
             row(id="g4", metadata={"fal_urls_temporary": False}),
             row(id="bad id"),
-        )
+        ),
+        {},
     )
     assert (plan.rows, plan.to_publish, plan.outputs) == (5, 3, 4)
     assert (plan.stored_already, plan.rejected, plan.dead) == (1, 1, 1)
     assert plan.oldest == datetime(2026, 1, 1, tzinfo=UTC)
     assert plan.next_death == datetime(2026, 5, 8, 10, tzinfo=UTC)
     assert plan.by_host == {"v3.fal.media": 3, "other.example": 1}
+
+
+def test_what_was_seen_is_told_from_what_is_new() -> None:
+    with rows_seen() as seen:
+        assert [seen.setdefault(*each) for each in (("a", 1), ("b", -2), ("a", 3), ("b", -2))] == [
+            1,
+            -2,
+            1,
+            -2,
+        ]

@@ -163,3 +163,25 @@ async def test_a_reader_who_has_gone_is_told_nothing() -> None:
         assert await written_to(writing) == (1, "")
     finally:
         os.close(writing)
+
+
+KEEPING_ASIDE = """
+import sqlite3
+from shared.program import telling_of_full_disks
+
+with telling_of_full_disks():
+    connection = sqlite3.connect(":memory:")
+    connection.execute("pragma max_page_count = 3")
+    connection.execute("create table kept (what)")
+    connection.execute("insert into kept values (zeroblob(100000))")
+"""
+
+
+async def test_a_disk_without_room_for_what_is_kept_aside_is_told_with_a_way_out() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPING_ASIDE, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    assert process.returncode == program.EXIT_TRY_LATER
+    assert "database or disk is full; TMPDIR names another place" in told.decode()
+    assert "Traceback" not in told.decode()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosql
 
-from velro.verify.scratch import scratch_file
+from shared.scratch import scratch_file
 
 if TYPE_CHECKING:
     import sqlite3

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import aiosql
 
 from shared.event_log.port import RawRecord
-from velro.verify.scratch import scratch_file
+from shared.scratch import scratch_file
 
 if TYPE_CHECKING:
     import sqlite3
