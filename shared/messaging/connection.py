@@ -18,7 +18,7 @@ from shared.messaging.access import AccessUnreadable, Credentials, NatsAccess
 from shared.messaging.deliveries import DeliveringClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
     from nats.aio.client import Client
 
@@ -28,6 +28,7 @@ _RECONNECT_WAIT_S: Final = 0.5
 _FLUSH_TIMEOUT_S: Final = 5
 _PING_INTERVAL_S: Final = 10
 _HUNG_UP: Final = (BrokenPipeError, ConnectionResetError)
+_CANCELLED_AGAIN_S: Final = 0.2
 # Within this a server answers that is there, however busy; asked only where a connection ends.
 _SILENCE_S: Final = 2
 
@@ -61,29 +62,52 @@ async def connect(
     options |= _entry(access, credentials)
     client = DeliveringClient()
     news = _News(client, name)
+    connecting = client.connect(
+        list(access.urls),
+        name=name,
+        error_cb=news.error,
+        disconnected_cb=news.disconnected,
+        reconnected_cb=news.reconnected,
+        closed_cb=news.closed,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=_RECONNECT_WAIT_S,  # pyright: ignore[reportArgumentType] - slept
+        ping_interval=_PING_INTERVAL_S,
+        flush_timeout=_FLUSH_TIMEOUT_S,
+        **options,
+    )
     try:
-        async with asyncio.timeout(timeout_s):
-            await client.connect(
-                list(access.urls),
-                name=name,
-                error_cb=news.error,
-                disconnected_cb=news.disconnected,
-                reconnected_cb=news.reconnected,
-                closed_cb=news.closed,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RECONNECT_WAIT_S,  # pyright: ignore[reportArgumentType] - slept
-                ping_interval=_PING_INTERVAL_S,
-                flush_timeout=_FLUSH_TIMEOUT_S,
-                **options,
-            )
-    except (TimeoutError, NatsError, OSError) as error:
+        await _within(timeout_s, connecting)
+    except BaseException as error:
         with suppress(AssertionError):  # nats-py's, where an address is none: nothing was begun
             await client.close()
+        if not isinstance(error, (TimeoutError, NatsError, OSError)):
+            raise
         raise BrokerUnavailable(
             f"no connection to {access} within {timeout_s:g} s: {in_words(news.last or error)}"
             + _expired(credentials)
         ) from error
     return client
+
+
+async def _within(timeout_s: float, doing: Coroutine[object, object, None]) -> None:
+    """Do it, and see that it has ended when this does.
+
+    nats-py waits with `wait_for`, which in Python 3.11 swallows a cancellation that comes at the
+    moment of what it waits for; it would go on connecting, beyond every deadline.
+
+    Raises:
+        TimeoutError: it was not done in time.
+    """
+    task = asyncio.ensure_future(doing)
+    try:
+        done, _ = await asyncio.wait((task,), timeout=timeout_s)
+        if not done:
+            raise TimeoutError
+        task.result()
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_CANCELLED_AGAIN_S)
 
 
 @dataclass(slots=True)

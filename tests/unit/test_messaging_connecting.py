@@ -88,3 +88,26 @@ async def test_a_server_that_has_fallen_silent_is_not_waited_for_at_the_end() ->
                 await drain(connection)
     assert connection.is_closed
     assert [line["event"] for line in lines] == ["nats_silent", "nats_closed", "nats_not_drained"]
+
+
+async def test_a_connection_that_nobody_wants_any_more_is_not_left_open() -> None:
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        connecting = asyncio.create_task(connect(url, name="test", timeout_s=60))
+        async with asyncio.timeout(20):
+            await arrived.wait()
+        # At this very moment nats-py takes no notice of it.
+        connecting.cancel()
+        ended, _ = await asyncio.wait((connecting,), timeout=10)
+        assert ended
+        assert connecting.cancelled()
+        async with asyncio.timeout(5):
+            await gone.wait()

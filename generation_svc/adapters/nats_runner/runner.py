@@ -46,6 +46,9 @@ _AFTERCARE_LOOKS_BACK = timedelta(days=1)
 # How long a pull waits for a message; stopping waits for the last one.
 _PULL_S = 1.0
 
+# Within less than all of a subscription may take, so that what was in the way is told.
+_CONNECT_S = 5.0
+
 # What NATS going away, coming back, refusing or forgetting looks like from here.
 BROKEN = (nats.errors.Error, OSError, TimeoutError)
 
@@ -281,7 +284,7 @@ class _Broker(NatsBroker):
         self._access = access
 
     async def _connect(self) -> Client:
-        connection = await connect(self._access, name=DURABLE)
+        connection = await connect(self._access, name=DURABLE, timeout_s=_CONNECT_S)
         self.config.connect(connection)
         return connection
 
