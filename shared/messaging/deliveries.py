@@ -7,6 +7,7 @@ neither. Nor does it need three regular expressions and two cuts a message to fi
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import StreamReaderProtocol
 from typing import TYPE_CHECKING, Final
 
@@ -40,14 +41,16 @@ _WORDS: Final = 6
 class DeliveringClient(Client):
     """nats-py's client, with a way past headers and queues for subscriptions that ask for it.
 
-    It also leaves no connection open that it has given up, connects again whatever the server
-    said when it hung up, and says nothing in the clear where TLS was asked for.
+    It also leaves no connection open that it has given up, stays closed when it was closed,
+    connects again whatever the server said when it hung up, and says nothing in the clear where
+    TLS was asked for.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Delivered] = {}
         self._ps = _DeliveringParser(self, self._takers)
+        self._over = False
 
     def deliver(self, subscription: Subscription, to: Delivered) -> None:
         """Hand a subscription's messages to a function first, in the order of the wire."""
@@ -63,6 +66,27 @@ class DeliveringClient(Client):
         if self._transport is not None:
             self._transport.close()
         await super()._connect_to_server(s)
+        await self._end_if_over()
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        await self._end_if_over()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - nats-py's
+        self._over = self._over or status == Client.CLOSED
+        await super()._close(status, do_cbs)
+
+    async def _end_if_over(self) -> None:
+        """End what was connected again after it was closed.
+
+        nats-py cancels its connecting then, and waits in it with `wait_for`, which in Python 3.11
+        swallows a cancellation that comes at the moment of what it waits for.
+        """
+        if self._over:
+            if self._transport is not None:
+                self._transport.close()
+            await super()._close(Client.CLOSED, do_cbs=False)
+            raise asyncio.CancelledError
 
     @property
     def problem(self) -> str | None:

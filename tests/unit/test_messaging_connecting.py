@@ -111,3 +111,33 @@ async def test_a_connection_that_nobody_wants_any_more_is_not_left_open() -> Non
         assert connecting.cancelled()
         async with asyncio.timeout(5):
             await gone.wait()
+
+
+async def test_what_was_closed_while_it_connected_again_stays_closed() -> None:
+    calls, again, gone = 0, asyncio.Event(), asyncio.Event()
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            again.set()
+        writer.write(b'INFO {"max_payload": 1000}\r\n')
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+                if calls == 1:
+                    break
+        writer.close()
+        if calls > 1:
+            gone.set()
+
+    async with await asyncio.start_server(server, "127.0.0.1", 0) as listening:
+        url = f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        connection = await connect(url, name="test", timeout_s=20)
+        async with asyncio.timeout(20):
+            await again.wait()
+            # At this very moment nats-py takes no notice of it.
+            await connection.close()
+            await gone.wait()
+        assert connection.is_closed
+        assert calls == 2
