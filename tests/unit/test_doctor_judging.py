@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from velro.doctor.access import judged_access
 from velro.doctor.archive import judged_age
 from velro.doctor.clocks import judged_skew
 from velro.doctor.consumers import judged_consumer
 from velro.doctor.findings import Finding, Level, worst
-from velro.doctor.nats import judged_access, judged_replicas, judged_space, judged_version
+from velro.doctor.nats import judged_replicas, judged_space, judged_version
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from shared.event_log.jetstream_api import STREAM_NOT_FOUND, ApiError, ask
 from shared.event_log.jetstream_stream import StreamDeclaration, differences
 from shared.messaging.access import NatsAccess
 from shared.messaging.connection import connected
+from velro.doctor.access import judged_access
 from velro.doctor.clocks import judged_skew
 from velro.doctor.findings import Part, Verdict, green, red, yellow
 
@@ -32,8 +33,6 @@ _ASK_S: Final = 2.0
 _OLDEST_THAT_WORKS: Final = (2, 12, 0)
 _OLDEST_TO_TRUST: Final = (2, 12, 3)
 _QUORUM: Final = 3
-# For a person to bring new credentials.
-_SOON: Final = timedelta(days=7)
 _MONITORING: Final = "set VELRO_NATS_MONITOR_URL to its HTTP monitoring (as http://nats:8222)"
 _FULL_YELLOW: Final = 0.8
 _FULL_RED: Final = 0.95
@@ -172,36 +171,6 @@ async def _access(server: LogServer) -> Verdict:
         expires_at=credentials and credentials.expires_at,
         here=_is_here(server.settings.nats_url),
     )
-
-
-def judged_access(
-    *,
-    open_to_all: bool,
-    encrypted: bool,
-    with_password: bool,
-    expires_at: datetime | None,
-    here: bool,
-) -> Verdict:
-    """What it takes to get at the log; `here`: from this machine alone."""
-    told = "over TLS" if encrypted else "not encrypted"
-    if expires_at is not None and expires_at - datetime.now(UTC) < _SOON:
-        return yellow(
-            f"{told}; the credentials expire at {expires_at:%Y-%m-%d %H:%M} UTC",
-            "write new ones to the file that VELRO_NATS_CREDS_FILE names: they are read with the "
-            "next connection, nothing has to be restarted",
-        )
-    if open_to_all and not here:
-        return yellow(
-            f"{told}; whoever reaches the server may write to the log",
-            "keep it on a network of Velro's own, or let it ask for credentials",
-        )
-    if with_password and not encrypted and not here:
-        return yellow(
-            "not encrypted: the password can be read on its way",
-            "let the server speak TLS, and say tls:// in VELRO_NATS_URL",
-        )
-    until = f", until {expires_at:%Y-%m-%d}" if expires_at is not None else ""
-    return green(f"{told}, {'everybody is let in' if open_to_all else 'with a login'}{until}")
 
 
 async def _sync_interval(server: LogServer) -> Verdict:

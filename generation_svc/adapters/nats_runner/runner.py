@@ -7,9 +7,8 @@ import contextlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import nats.errors
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -17,8 +16,15 @@ from nats.js.api import AckPolicy as ConsumerAck
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
+from generation_svc.adapters.nats_runner.broker import (
+    BROKEN,
+    PULL_S,
+    Broker,
+    PatientSubscription,
+    be_patient,
+    stop,
+)
 from shared.errors import TryLater, in_words
-from shared.messaging.connection import close_if_silent, connect
 from shared.messaging.jetstream import ensure_consumer, jetstream_of
 
 if TYPE_CHECKING:
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
 
     from faststream.nats import NatsMessage
     from nats.aio.client import Client
-    from nats.aio.msg import Msg
     from nats.js import JetStreamContext
     from nats.js.api import ConsumerInfo
 
@@ -42,15 +47,6 @@ RETRY_DURABLE = "generation-runner-retry"
 AFTERCARE_DURABLE = "generation-aftercare"
 # What the provider is asked after the end is asked for within minutes of it, or not at all.
 _AFTERCARE_LOOKS_BACK = timedelta(days=1)
-
-# How long a pull waits for a message; stopping waits for the last one.
-_PULL_S = 1.0
-
-# Within less than all of a subscription may take, so that what was in the way is told.
-_CONNECT_S = 5.0
-
-# What NATS going away, coming back, refusing or forgetting looks like from here.
-BROKEN = (nats.errors.Error, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +117,16 @@ class Runner:
 
     @contextlib.asynccontextmanager
     async def _subscribed(self) -> AsyncGenerator[JetStreamContext]:
-        broker = _Broker(
+        broker = Broker(
             self.settings.access,
+            DURABLE,
             ack_policy=AckPolicy.MANUAL,
             graceful_timeout=None,  # jobs are drained by their owner
             apply_types=False,
             logger=None,
             decoder=_whole_message,
         )
-        pulls: list[_PatientSubscription] = []
+        pulls: list[PatientSubscription] = []
         connection: Client | None = None
         try:
             async with asyncio.timeout(10):
@@ -146,11 +143,11 @@ class Runner:
                     self._subscriber(broker, RETRY_DURABLE, retries, self.deliveries.on_retry),
                 ]
                 await broker.start()
-                pulls = [_be_patient(subscriber) for subscriber in subscribers]
+                pulls = [be_patient(subscriber) for subscriber in subscribers]
             yield jetstream
         finally:
             await asyncio.gather(*(pull.end() for pull in pulls))
-            await _stop(broker, connection)
+            await stop(broker, connection)
 
     def _subscriber(
         self,
@@ -167,7 +164,7 @@ class Runner:
             durable=durable,
             # One message a pull: a message that is pulled and has no worker yet would wait
             # without a sign of life, and be delivered a second time.
-            pull_sub=PullSub(batch_size=1, timeout=_PULL_S),
+            pull_sub=PullSub(batch_size=1, timeout=PULL_S),
             max_workers=self.settings.max_workers,
             ack_policy=AckPolicy.MANUAL,
         )
@@ -276,83 +273,6 @@ class Runner:
         return monotonic() - self._delivered_at > self.settings.stalled_for_s
 
 
-class _Broker(NatsBroker):
-    """FastStream's, over a connection that is made like all others of Velro's."""
-
-    def __init__(self, access: NatsAccess, **options: Any) -> None:  # noqa: ANN401 - FastStream's, handed on
-        super().__init__(**options)
-        self._access = access
-
-    async def _connect(self) -> Client:
-        connection = await connect(self._access, name=DURABLE, timeout_s=_CONNECT_S)
-        self.config.connect(connection)
-        return connection
-
-
-async def _stop(broker: NatsBroker, connection: Client | None) -> None:
-    """Take a broker down, whatever state its connection is in; another one will follow."""
-    try:
-        async with asyncio.timeout(10):
-            if connection is not None:
-                await close_if_silent(connection)
-            await broker.stop()
-    except* BROKEN as group:
-        log.info("broker_not_stopped_cleanly", why=[str(error) for error in group.exceptions])
-
-
 async def _whole_message(message: NatsMessage) -> NatsMessage:
     """Hand the message itself to the handler: it decodes, and answers when the work is done."""
     return message
-
-
-class _PatientSubscription:
-    """A pull subscription that waits after an error, and ends with no message on its way.
-
-    FastStream pulls in a loop that swallows errors: on a closed connection or a deleted consumer
-    that loop never yields, and freezes the process. When it stops, it drops the subscription while
-    the server still answers its last pull: that message would wait for its whole ack_wait.
-    """
-
-    def __init__(self, inner: JetStreamContext.PullSubscription, wait_s: float = 0.5) -> None:
-        self._inner = inner
-        self._wait_s = wait_s
-        self._ending = False
-        self._ended = asyncio.Event()
-
-    async def fetch(self, *, batch: int, timeout: float | None) -> list[Msg]:  # noqa: ASYNC109 - FastStream's call
-        if self._ending:
-            # It calls again when the message of the call before has a worker.
-            self._ended.set()
-            await asyncio.sleep(self._wait_s)
-            return []
-        try:
-            messages = await self._inner.fetch(batch=batch, timeout=timeout)
-            if self._ending:
-                for message in messages:
-                    await message.nak()
-                return []
-        except nats.errors.TimeoutError:
-            raise  # nothing came within the pull's own time: that was wait enough
-        except nats.errors.Error:
-            await asyncio.sleep(self._wait_s)
-            raise
-        return messages
-
-    async def end(self) -> None:
-        """Pull no more; return when the last pull's message has a worker, or after two pulls."""
-        self._ending = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * _PULL_S):
-                await self._ended.wait()
-
-    async def unsubscribe(self) -> None:
-        # A connection that is closed has no subscriptions left; FastStream's stop ends there.
-        with contextlib.suppress(nats.errors.Error):
-            await self._inner.unsubscribe()
-
-
-def _be_patient(subscriber: Any) -> _PatientSubscription:  # noqa: ANN401 - FastStream does not export the class
-    inner = cast("JetStreamContext.PullSubscription", subscriber.subscription)
-    patient = _PatientSubscription(inner)
-    subscriber.subscription = patient
-    return patient
