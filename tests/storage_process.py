@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -141,7 +141,19 @@ class Wire:
         return window, next((each for each in wanted if each and each in window), None)
 
     async def connected(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        server, out = await asyncio.open_connection("127.0.0.1", self.target_port)
+        # Closed however this ends: asyncio of Python 3.11 leaves it open where this is cancelled.
+        with closing(back):
+            server, out = await asyncio.open_connection("127.0.0.1", self.target_port)
+            with closing(out):
+                await self._carried(client, back, server, out)
+
+    async def _carried(
+        self,
+        client: asyncio.StreamReader,
+        back: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        out: asyncio.StreamWriter,
+    ) -> None:
         silent = asyncio.Event()
 
         async def requests() -> None:
@@ -172,8 +184,6 @@ class Wire:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.difference_update(tasks)
-        out.close()
-        back.close()
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -68,20 +68,17 @@ class Line:
                 direction.cancel()
 
     async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        # Closed however this ends: asyncio of Python 3.11 leaves it open where this is cancelled.
+        with closing(writer), suppress(OSError):
             upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
-        except OSError:
-            writer.close()
-            return
-        there = asyncio.ensure_future(self._carry(reader, upstream_writer, wait=False))
-        back = asyncio.ensure_future(self._carry(upstream_reader, writer, wait=True))
-        self._directions |= {there, back}
-        await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
-        for direction in (there, back):
-            direction.cancel()
-        self._directions -= {there, back}
-        upstream_writer.close()
-        writer.close()
+            with closing(upstream_writer):
+                there = asyncio.ensure_future(self._carry(reader, upstream_writer, wait=False))
+                back = asyncio.ensure_future(self._carry(upstream_reader, writer, wait=True))
+                self._directions |= {there, back}
+                await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+                for direction in (there, back):
+                    direction.cancel()
+                self._directions -= {there, back}
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, wait: bool
