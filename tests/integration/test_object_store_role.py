@@ -13,9 +13,9 @@ from aiohttp import web
 from shared.contracts.reasons import ReasonCode
 from shared.object_store.credentials import KeysUnreadable
 from shared.object_store.port import Put, StoreFailed
-from shared.object_store.s3 import SINGLE_PUT_BYTES, s3_object_store
+from shared.object_store.s3 import SINGLE_PUT_BYTES, S3ObjectStore, s3_object_store
 from shared.object_store.settings import S3Settings
-from tests.object_stores import PNG, an_order, as_stored, rclone_with_keys
+from tests.object_stores import PNG, RcloneS3, an_order, as_stored, rclone_with_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -71,41 +71,46 @@ async def handed_out(role: Role, monkeypatch: pytest.MonkeyPatch) -> AsyncGenera
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def bucket_of(
+    role: Role, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[tuple[S3ObjectStore, RcloneS3]]:
+    """A store that signs as the role, and the service, which takes the keys of its beginning."""
+    with rclone_with_keys(directory, role.keys) as server:
+        settings = S3Settings.model_validate(
+            {"endpoint_url": server.address.endpoint_url, "aws_credentials": True}
+        )
+        async with handed_out(role, monkeypatch), s3_object_store(settings) as store:
+            yield store, server
+
+
 async def test_what_a_role_hands_out_is_signed_with_until_it_hands_out_other_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So near to its end that each request asks for other keys.
     role = Role(("first-access", "first-secret"), lives=timedelta(minutes=5))
-    with rclone_with_keys(tmp_path, role.keys) as server:
-        settings = S3Settings.model_validate(
-            {"endpoint_url": server.address.endpoint_url, "aws_credentials": True}
-        )
-        async with handed_out(role, monkeypatch), s3_object_store(settings) as store:
-            assert (await store.learn()).signed_urls
-            order = an_order(tmp_path, PNG + b"of a role")
-            assert await store.put(order) is Put.STORED
-            # No longer than the keys are certain to live.
-            assert "X-Amz-Expires=600&" in await store.url(as_stored(store.bucket, order))
+    async with bucket_of(role, tmp_path, monkeypatch) as (store, server):
+        assert (await store.learn()).signed_urls
+        order = an_order(tmp_path, PNG + b"of a role")
+        assert await store.put(order) is Put.STORED
+        # No longer than the keys are certain to live.
+        assert "X-Amz-Expires=600&" in await store.url(as_stored(store.bucket, order))
 
-            role.keys = ("second-access", "second-secret")
-            server.change_keys(role.keys)
-            film = an_order(tmp_path, PNG + bytes(SINGLE_PUT_BYTES), index=1)
-            assert await store.put(film) is Put.STORED
-            assert [piece async for piece in store.read(order.key)]
-            assert {key async for key in store.keys("")} == {order.key, film.key}
+        role.keys = ("second-access", "second-secret")
+        server.change_keys(role.keys)
+        film = an_order(tmp_path, PNG + bytes(SINGLE_PUT_BYTES), index=1)
+        assert await store.put(film) is Put.STORED
+        assert [piece async for piece in store.read(order.key)]
+        assert {key async for key in store.keys("")} == {order.key, film.key}
 
 
 async def test_a_role_whose_keys_live_on_is_not_asked_with_every_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = Role(("access", "secret"))
-    with rclone_with_keys(tmp_path, role.keys) as server:
-        settings = S3Settings.model_validate(
-            {"endpoint_url": server.address.endpoint_url, "aws_credentials": True}
-        )
-        async with handed_out(role, monkeypatch), s3_object_store(settings) as store:
-            for index in range(3):
-                await store.put(an_order(tmp_path, PNG + bytes(index + 1), index=index))
+    async with bucket_of(role, tmp_path, monkeypatch) as (store, _):
+        for index in range(3):
+            await store.put(an_order(tmp_path, PNG + bytes(index + 1), index=index))
     assert role.asked == 1
 
 
@@ -113,14 +118,10 @@ async def test_keys_that_end_while_none_are_handed_out_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     role = Role(("access", "secret"), lives=timedelta(minutes=5))
-    with rclone_with_keys(tmp_path, role.keys) as server:
-        settings = S3Settings.model_validate(
-            {"endpoint_url": server.address.endpoint_url, "aws_credentials": True}
-        )
-        async with handed_out(role, monkeypatch), s3_object_store(settings) as store:
-            role.away = True
-            with pytest.raises(StoreFailed) as failed:
-                await store.put(an_order(tmp_path))
+    async with bucket_of(role, tmp_path, monkeypatch) as (store, _):
+        role.away = True
+        with pytest.raises(StoreFailed) as failed:
+            await store.put(an_order(tmp_path))
     assert failed.value.reason is ReasonCode.BUCKET_UNAVAILABLE
     assert "retrieving credentials from container-role" in failed.value.detail
 
