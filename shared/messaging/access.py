@@ -87,6 +87,11 @@ class NatsAccess:
         """The addresses, for people: without passwords and tokens."""
         return ", ".join(_without_login(url) for url in self.urls)
 
+    @property
+    def has_password(self) -> bool:
+        """Whether an address names a password or a token, which is sent as it is."""
+        return any(_login(url) for url in self.urls)
+
     def login(self) -> dict[str, str]:
         """The user and password, or the token, of all addresses, as options of nats-py.
 

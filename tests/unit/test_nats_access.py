@@ -127,6 +127,7 @@ def test_addresses_are_shown_without_what_lets_in(
     access = NatsAccess(tuple(urls))
     assert str(access) == shown
     assert access.login() == login
+    assert access.has_password == any("@" in url for url in urls)
 
 
 def test_half_a_certificate_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ async def _access(server: LogServer) -> Verdict:
     return judged_access(
         open_to_all=connection.open_to_all,
         encrypted=connection.encrypted,
-        with_password=bool(server.access.login()),
+        with_password=server.access.has_password,
         expires_at=credentials and credentials.expires_at,
         here=_is_here(server.settings.nats_url),
     )
